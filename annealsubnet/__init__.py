@@ -1,0 +1,85 @@
+"""Find the best subnetwork of a Flax network by annealing.
+
+A network's contribution statistics become binary quadratic models over local neighborhoods of its neurons and weights;
+annealers (ours, those of D-Wave's Ocean, or a quantum one) choose what stays, and least squares refits it.
+
+Importing this package is cheap: each public name loads the module that defines it when it is first used (PEP 562).
+
+Example:
+    >>> import annealsubnet as asn
+    >>> sorted(name for name in asn.__all__ if name.startswith("from_"))
+    ['from_function', 'from_linen']
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from annealsubnet import baselines, examples
+    from annealsubnet.evaluation import Evaluation, evaluate
+    from annealsubnet.masks import Mask, masked
+    from annealsubnet.networks import Model, Network, from_function, from_linen
+    from annealsubnet.problems import Problem
+    from annealsubnet.pruning import prune
+    from annealsubnet.refit import refit
+    from annealsubnet.shrinking import shrink
+    from annealsubnet.solvers import Annealer, solve
+
+    __version__: str
+
+_HOME = {
+    "Annealer": "solvers",
+    "Evaluation": "evaluation",
+    "Mask": "masks",
+    "Model": "networks",
+    "Network": "networks",
+    "Problem": "problems",
+    "evaluate": "evaluation",
+    "from_function": "networks",
+    "from_linen": "networks",
+    "masked": "masks",
+    "prune": "pruning",
+    "refit": "refit",
+    "shrink": "shrinking",
+    "solve": "solvers",
+}
+_SUBPACKAGES = ("baselines", "examples")
+
+__all__ = [
+    "Annealer",
+    "Evaluation",
+    "Mask",
+    "Model",
+    "Network",
+    "Problem",
+    "baselines",
+    "evaluate",
+    "examples",
+    "from_function",
+    "from_linen",
+    "masked",
+    "prune",
+    "refit",
+    "shrink",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public object `name`, imported from its module on first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("annealsubnet")
+    elif name in _HOME:
+        value = getattr(import_module(f"annealsubnet.{_HOME[name]}"), name)
+    elif name in _SUBPACKAGES:
+        value = import_module(f"annealsubnet.{name}")
+    else:
+        raise AttributeError(f"module 'annealsubnet' has no attribute {name!r}; it has {', '.join(__all__)}.")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,39 @@
+"""What every test shares: JAX on the CPU, shapes and types checked at run time, marks that skip what isn't at hand."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Every annotated function in these modules is checked against its jaxtyping shapes by beartype while the tests run.
+# The solvers stay out: their numba kernels are compiled, not called.
+CHECKED = (
+    "trees",
+    "networks",
+    "masks",
+    "losses",
+    "shrinking",
+    "evaluation",
+    "statistics",
+    "neighborhoods",
+    "problems",
+    "refit",
+    "pruning",
+    "baselines",
+    "examples",
+)
+install_import_hook([f"annealsubnet.{name}" for name in CHECKED], "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    absent = {
+        "data": None if os.environ.get("ANNEALSUBNET_DATA") else "ANNEALSUBNET_DATA is not set",
+        "leap": None if os.environ.get("DWAVE_API_TOKEN") else "DWAVE_API_TOKEN is not set",
+    }
+    for item in items:
+        for mark, reason in absent.items():
+            if reason and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
