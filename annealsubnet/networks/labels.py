@@ -1,0 +1,283 @@
+"""Which neuron each number in a network belongs to, read from one traced jaxpr.
+
+Every element of every intermediate array carries a label: the neuron it is a function of. A layer's outputs start with labels
+of their own; elementwise functions, pooling, reshapes and BatchNorm hand labels on; the labels that arrive at a layer say which
+neuron feeds each of its inputs. Where two labels meet in one element (a residual sum, a product with a gate) the two neurons are
+tied: they can only be removed together. Where labels meet in a sum over channels (LayerNorm, softmax) the result is `MIXED`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxprs_in_params
+
+from annealsubnet.networks.jaxprs import bind, layers_in, subprogram
+from annealsubnet.networks.layer import Layer, Norm, Normalization
+from annealsubnet.networks.taps import Spec, tap_in_p, tap_out_p
+
+NONE, DATA, MIXED = 0, 1, -1
+"""No neuron (parameters, constants); the network's inputs; several neurons of one sum."""
+
+_ELEMENTWISE = frozenset(
+    ["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "optimization_barrier", "or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"]
+)
+_REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"])
+_POOLS = frozenset(["reduce_window_max", "reduce_window_min", "reduce_window_sum", "reduce_window"])
+
+
+@dataclass
+class Flow:
+    """What the walk over a jaxpr finds out; label ids are resolved through `ties`.
+
+    Attributes:
+        first: the first label of each layer's outputs; layer L owns `first[L] … first[L] + outputs − 1`.
+        inputs: labels of the channels that enter each layer, `[channels]`.
+        ties: pairs of labels that meet in one element.
+        norms: the BatchNorm that reads a layer's outputs with nothing in between.
+        normalized: labels that were mixed in a sum over channels, with the primitive that did it.
+        blocked: labels that entered something that cannot be followed, with its name.
+        output: labels that reach the network's output.
+    """
+
+    first: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, Layer] = field(default_factory=dict)
+    inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    ties: list[np.ndarray] = field(default_factory=list)
+    norms: dict[str, Norm] = field(default_factory=dict)
+    normalized: dict[int, str] = field(default_factory=dict)
+    blocked: dict[int, str] = field(default_factory=dict)
+    output: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    next_label: int = DATA + 1
+
+
+@dataclass(frozen=True)
+class _Value:
+    """Labels of an array; its number where it depends on nothing; the layer whose raw output it is."""
+
+    labels: np.ndarray
+    constant: Any = None
+    origin: str | None = None
+
+
+def follow(closed: ClosedJaxpr, num_params: int) -> Flow:
+    """Walk the jaxpr of `call(*params, inputs)` and return where labels went.
+
+    Args:
+        closed: whose first `num_params` inputs are parameters, the others data.
+
+    Raises:
+        ValueError: for a layer that is called twice, or inside a loop (named).
+    """
+    flow = Flow()
+    invars = closed.jaxpr.invars
+    arguments = [
+        _Value(np.full(var.aval.shape, NONE if number < num_params else DATA)) for number, var in enumerate(invars)
+    ]
+    outputs = _walk(closed.jaxpr, closed.consts, arguments, flow)
+    flow.output = np.unique(np.concatenate([value.labels.ravel() for value in outputs]))
+    return flow
+
+
+def _walk(jaxpr: Jaxpr, consts: Any, arguments: list[_Value], flow: Flow) -> list[_Value]:
+    values: dict[Any, _Value] = dict(zip(jaxpr.invars, arguments, strict=True))
+    for var, const in zip(jaxpr.constvars, consts, strict=True):
+        values[var] = _Value(np.full(np.shape(const), NONE), const)
+
+    def read(atom: Any) -> _Value:
+        if isinstance(atom, Literal):
+            return _Value(np.full(np.shape(atom.val), NONE), atom.val)
+        return values[atom]
+
+    for equation in jaxpr.eqns:
+        operands = [read(atom) for atom in equation.invars]
+        results = _step(equation, operands, flow)
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _step(equation: Any, operands: list[_Value], flow: Flow) -> list[_Value]:
+    name, params = equation.primitive.name, equation.params
+    if equation.primitive is tap_in_p:
+        return [_enter(params["spec"], operands[0], flow)]
+    if equation.primitive is tap_out_p:
+        return [_leave(params["spec"], operands[0], flow)]
+    inner = subprogram(equation)
+    if inner is not None:
+        return _walk(inner.jaxpr, inner.consts, operands, flow)
+    _refuse_layers_in_loops(equation)
+    shapes = [var.aval.shape for var in equation.outvars]
+    if all(operand.constant is not None for operand in operands):
+        return _evaluate(equation, operands)
+    if not any(operand.labels.any() for operand in operands):
+        return [_Value(np.full(shape, NONE)) for shape in shapes]
+    if name in _ELEMENTWISE:
+        labels = _combine([operand.labels for operand in operands], shapes[0], flow)
+        origin = operands[0].origin if name in ("convert_element_type", "copy", "copy_p") else None
+        return [_Value(labels, origin=origin)] * len(shapes)
+    if name in _REDUCTIONS:
+        return [_Value(_merge_axes(operands[0].labels, params["axes"], name, flow.normalized))]
+    if name in _POOLS:
+        return [_Value(_pool(equation, operands[0].labels, name, flow))]
+    if name in ("dot_general", "conv_general_dilated"):
+        return [_Value(_contract(equation, operands, shapes[0], flow))]
+    if name in _MOVES:
+        return [_Value(labels) for labels in _MOVES[name]([operand.labels for operand in operands], params, shapes)]
+    if name in ("gather", "dynamic_slice", "scatter", "dynamic_update_slice", "split", "top_k") and all(
+        operand.constant is not None or number == 0 for number, operand in enumerate(operands)
+    ):
+        arrays = [operands[0].labels.astype(np.int32), *(operand.constant for operand in operands[1:])]
+        return [
+            _Value(np.asarray(moved, np.int64))
+            for moved in bind(equation, [jax.numpy.asarray(array) for array in arrays])
+        ]
+    for operand in operands:
+        _note(flow.blocked, operand.labels, name)
+    return [_Value(np.full(shape, MIXED)) for shape in shapes]
+
+
+def _refuse_layers_in_loops(equation: Any) -> None:
+    for inner in jaxprs_in_params(equation.params):
+        for name in layers_in(inner):
+            raise ValueError(
+                f"Layer {name!r} runs inside {equation.primitive.name!r}, so one set of weights stands for several layers; "
+                "scanned and shared layers are not supported: unroll the loop, or wrap only the rest of the network."
+            )
+
+
+def _enter(spec: Spec, operand: _Value, flow: Flow) -> _Value:
+    if isinstance(spec, Normalization):
+        _note(flow.normalized, operand.labels, f"{spec.kind} {spec.name!r}")
+        return operand
+    if isinstance(spec, Norm):
+        if operand.origin is not None:
+            flow.norms[operand.origin] = spec
+        return operand
+    if spec.name in flow.inputs:
+        raise ValueError(f"Layer {spec.name!r} is called twice in one pass; a shared layer is not supported.")
+    axes = tuple(range(operand.labels.ndim - spec.num_channel_axes))
+    merged = _merge_axes(operand.labels, axes, f"{spec.name!r} at some positions only", flow.blocked)
+    flow.inputs[spec.name] = merged.ravel()
+    # Inside the layer nothing is followed: its outputs get labels of their own.
+    return _Value(np.full(operand.labels.shape, NONE))
+
+
+def _leave(spec: Spec, operand: _Value, flow: Flow) -> _Value:
+    if not isinstance(spec, Layer):
+        return _Value(operand.labels)
+    flow.layers[spec.name] = spec
+    first = flow.next_label
+    flow.first[spec.name] = first
+    flow.next_label += spec.outputs
+    own = np.arange(first, first + spec.outputs)
+    if spec.depthwise:
+        flow.ties.append(np.stack([own, np.repeat(flow.inputs[spec.name], spec.outputs // spec.groups)], 1))
+    shape = operand.labels.shape
+    channels = own.reshape(shape[len(shape) - spec.num_output_axes :])
+    return _Value(np.broadcast_to(channels, shape), origin=spec.name)
+
+
+def _combine(operands: list[np.ndarray], shape: tuple[int, ...], flow: Flow) -> np.ndarray:
+    result = np.full(shape, NONE)
+    for labels in operands:
+        labels = np.broadcast_to(labels, shape)
+        clash = (result > 0) & (labels > 0) & (result != labels)
+        if clash.any():
+            flow.ties.append(np.unique(np.stack([result[clash], labels[clash]], 1), axis=0))
+        result = np.where((result > 0) | (labels == NONE), result, labels)
+    return result
+
+
+def _merge_axes(labels: np.ndarray, axes: Any, what: str, book: dict[int, str]) -> np.ndarray:
+    """One label for all elements along `axes`: theirs if they agree, else MIXED."""
+    axes = tuple(int(axis) for axis in axes)
+    least, most = labels.min(axis=axes), labels.max(axis=axes)
+    mixed = least != most
+    if mixed.any():
+        _note(book, labels, what)
+    return np.where(mixed, MIXED, most)
+
+
+def _pool(equation: Any, labels: np.ndarray, name: str, flow: Flow) -> np.ndarray:
+    keys = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+    window = [equation.params[key] for key in keys]
+    big = np.int32(np.iinfo(np.int32).max)
+    values = labels.astype(np.int32)
+    most = np.asarray(jax.lax.reduce_window(values, -big, jax.lax.max, *window), np.int64)
+    least = np.asarray(jax.lax.reduce_window(values, big, jax.lax.min, *window), np.int64)
+    if (most != least).any():
+        _note(flow.normalized, labels, name)
+    return np.where(most == least, most, MIXED)
+
+
+def _contract(equation: Any, operands: list[_Value], shape: tuple[int, ...], flow: Flow) -> np.ndarray:
+    """An untapped product. A label survives if all it is summed with carry the same one (attention weights times values)."""
+    if equation.primitive.name == "conv_general_dilated":
+        for operand in operands:
+            _note(flow.blocked, operand.labels, "an untapped convolution")
+        return np.full(shape, MIXED)
+    (contract, batch) = equation.params["dimension_numbers"]
+    sides = []
+    for operand, axes, batch_axes in zip(operands, contract, batch, strict=True):
+        labels = operand.labels
+        least, most = labels.min(axis=axes, keepdims=True), labels.max(axis=axes, keepdims=True)
+        if (least != most).any():
+            _note(flow.blocked, labels, "an untapped matrix product")
+        merged = np.squeeze(np.where(least == most, most, MIXED), axes)
+        left = [axis for axis in range(labels.ndim) if axis not in axes]
+        order = [left.index(axis) for axis in batch_axes] + [n for n, axis in enumerate(left) if axis not in batch_axes]
+        sides.append(merged.transpose(order))
+    batches = len(batch[0])
+    left_free, right_free = sides[0].ndim - batches, sides[1].ndim - batches
+    left = sides[0].reshape(*sides[0].shape, *(1,) * right_free)
+    right = sides[1].reshape(*sides[1].shape[:batches], *(1,) * left_free, *sides[1].shape[batches:])
+    return _combine([left, right], shape, flow)
+
+
+def _note(book: dict[int, str], labels: np.ndarray, what: str) -> None:
+    for label in np.unique(labels[labels > DATA]).tolist():
+        book.setdefault(label, what)
+
+
+def _evaluate(equation: Any, operands: list[_Value]) -> list[_Value]:
+    results = bind(equation, [operand.constant for operand in operands])
+    return [_Value(np.full(np.shape(result), NONE), result) for result in results]
+
+
+def _broadcast(operands: list[np.ndarray], params: Mapping[str, Any], shapes: Any) -> list[np.ndarray]:
+    shape, axes = params["shape"], params["broadcast_dimensions"]
+    spread = [1] * len(shape)
+    for axis, size in zip(axes, operands[0].shape, strict=True):
+        spread[int(axis)] = size
+    return [np.broadcast_to(operands[0].reshape(spread), shape)]
+
+
+def _slice(operands: list[np.ndarray], params: Mapping[str, Any], shapes: Any) -> list[np.ndarray]:
+    steps = params["strides"] or (1,) * operands[0].ndim
+    starts, limits = params["start_indices"], params["limit_indices"]
+    return [operands[0][tuple(map(slice, starts, limits, steps))]]
+
+
+def _pad(operands: list[np.ndarray], params: Mapping[str, Any], shapes: Any) -> list[np.ndarray]:
+    value = np.int32(operands[1])
+    return [np.asarray(jax.lax.pad(operands[0].astype(np.int32), value, params["padding_config"]), np.int64)]
+
+
+def _split(operands: list[np.ndarray], params: Mapping[str, Any], shapes: Any) -> list[np.ndarray]:
+    return np.split(operands[0], np.cumsum(params["sizes"])[:-1], axis=params["axis"])
+
+
+_MOVES: dict[str, Callable[[list[np.ndarray], Mapping[str, Any], Any], list[np.ndarray]]] = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": lambda operands, params, _: [np.concatenate(operands, params["dimension"])],
+    "expand_dims": lambda operands, params, _: [np.expand_dims(operands[0], params["dimensions"])],
+    "pad": _pad,
+    "reshape": lambda operands, params, shapes: [operands[0].reshape(shapes[0])],
+    "rev": lambda operands, params, _: [np.flip(operands[0], params["dimensions"])],
+    "slice": _slice,
+    "split": _split,
+    "squeeze": lambda operands, params, _: [np.squeeze(operands[0], params["dimensions"])],
+    "transpose": lambda operands, params, _: [np.transpose(operands[0], params["permutation"])],
+}

@@ -1,0 +1,144 @@
+"""Flax Linen: layers are tapped by a method interceptor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from annealsubnet.networks.layer import Layer, Norm, Normalization, Window
+from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.taps import tap_in, tap_out
+from annealsubnet.networks.windows import canonical_padding, per_axis
+from annealsubnet.trees import flatten, replace_leaves
+
+
+def from_linen(module: nn.Module, variables: Mapping[str, Any], *, example: Any = None, **options: Any) -> Model:
+    """A Flax Linen module with its variables as a `Model`.
+
+    Args:
+        module: unbound.
+        variables: what `module.init` returned, after training: `{"params": …, "batch_stats": …}`.
+        example: inputs of the right shape, needed only where no batches are given.
+        options: passed to every call, such as `train=False`.
+
+    Raises:
+        ValueError: if the variables hold no parameters.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> module = nn.Dense(2)
+        >>> from_linen(module, module.init(jax.random.key(0), jnp.zeros((1, 3))))
+        Model(form='linen', 2 parameter arrays, 8 values)
+    """
+    if "params" not in variables:
+        raise ValueError(f"The variables hold no 'params' collection, only {sorted(variables)}.")
+
+    def merge(values: Params) -> dict[str, Any]:
+        return {**variables, "params": replace_leaves(variables["params"], values)}
+
+    def call(values: Params, inputs: Any) -> jax.Array:
+        with nn.intercept_methods(_tap):
+            return module.apply(merge(values), inputs, **options)
+
+    return Model("linen", flatten(variables["params"]), call, merge, (module, variables, options), example)
+
+
+def _tap(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    module = context.module
+    if context.method_name != "__call__":
+        return call(*args, **kwargs)
+    if isinstance(module, nn.Dropout):
+        if not _flag(module, "deterministic", args, kwargs) and module.rate > 0:
+            raise ValueError(_training_mode(module, "deterministic=True"))
+        return call(*args, **kwargs)
+    describe = next((found for kind, found in _TAPPED if isinstance(module, kind)), None)
+    if describe is None:
+        return call(*args, **kwargs)
+    inputs, *others = args
+    spec = describe(module, inputs, others, kwargs)
+    return tap_out(call(tap_in(inputs, spec), *others, **kwargs), spec)
+
+
+def _flag(module: nn.Module, name: str, args: Any, kwargs: Any) -> bool:
+    given = args[1] if len(args) > 1 else kwargs.get(name)
+    return bool(getattr(module, name) if given is None else given)
+
+
+def _training_mode(module: nn.Module, switch: str) -> str:
+    return (
+        f"{type(module).__name__} {_name(module)!r} is in training mode; give from_linen the option of your module that "
+        f"sets {switch}, such as from_linen(module, variables, train=False)."
+    )
+
+
+def _name(module: nn.Module) -> str:
+    return "/".join(module.path) or type(module).__name__
+
+
+def _own(module: nn.Module, leaf: str) -> str:
+    return "/".join((*module.path, leaf))
+
+
+def _dense(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
+    shape = (inputs.shape[-1], module.features)
+    return Layer(_name(module), _own(module, "kernel"), _bias(module), shape, 1)
+
+
+def _bias(module: Any) -> str | None:
+    return _own(module, "bias") if module.use_bias else None
+
+
+def _dense_general(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
+    axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
+    features = module.features if isinstance(module.features, tuple) else (module.features,)
+    trailing = tuple(range(inputs.ndim - len(axes), inputs.ndim))
+    if module.batch_dims or tuple(axis % inputs.ndim for axis in axes) != trailing:
+        raise ValueError(
+            f"DenseGeneral {_name(module)!r} contracts axes {axes} with batch dims {module.batch_dims}; "
+            "only trailing axes without batch dims are supported: leave it out, or transpose its input first."
+        )
+    shape = (*inputs.shape[-len(axes) :], *features)
+    return Layer(_name(module), _own(module, "kernel"), _bias(module), shape, len(axes))
+
+
+def _conv(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
+    name = _name(module)
+    if module.mask is not None:
+        raise ValueError(
+            f"Conv {name!r} has a mask of its own, which would hide the weights that stay; remove it first."
+        )
+    size = (module.kernel_size,) if isinstance(module.kernel_size, int) else tuple(module.kernel_size)
+    rank = len(size)
+    window = Window(
+        size,
+        per_axis(module.strides, rank),
+        canonical_padding(module.padding, rank, name),
+        per_axis(module.input_dilation, rank),
+        per_axis(module.kernel_dilation, rank),
+    )
+    groups = module.feature_group_count
+    shape = (*size, inputs.shape[-1] // groups, module.features)
+    return Layer(name, _own(module, "kernel"), _bias(module), shape, rank + 1, groups, window)
+
+
+def _batch_norm(module: Any, _inputs: Any, others: Any, kwargs: Any) -> Norm:
+    if not _flag(module, "use_running_average", (None, *others), kwargs):
+        raise ValueError(_training_mode(module, "use_running_average=True"))
+    scale = _own(module, "scale") if module.use_scale else None
+    return Norm(_name(module), scale, _own(module, "bias") if module.use_bias else None)
+
+
+def _normalization(module: Any, _inputs: Any, _others: Any, _kwargs: Any) -> Normalization:
+    return Normalization(_name(module), type(module).__name__)
+
+
+_TAPPED = (
+    (nn.Dense, _dense),
+    (nn.DenseGeneral, _dense_general),
+    (nn.Conv, _conv),
+    (nn.BatchNorm, _batch_norm),
+    (nn.LayerNorm, _normalization),
+    (nn.RMSNorm, _normalization),
+    (nn.GroupNorm, _normalization),
+)

@@ -1,0 +1,202 @@
+"""Network: a model that has been traced, so that its layers and units are known and its taps can be used.
+
+One jaxpr serves for everything: `sites` reads from it which neuron feeds what, and `run` evaluates it again with gates on
+units, shifts of layers' outputs, and a record of what passes the taps.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from annealsubnet.networks.jaxprs import bind, layers_in, subprogram
+from annealsubnet.networks.labels import follow
+from annealsubnet.networks.layer import Layer, Norm
+from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.sites import Gate, Site, head_sites, neuron_sites
+from annealsubnet.networks.taps import tap_in_p, tap_out_p
+from annealsubnet.trees import check_finite
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, its layers and its units.
+
+    Attributes:
+        model: what was traced.
+        example: shape and dtype of one batch of inputs.
+        layers: every layer that runs, in the order of running.
+        norms: the BatchNorm right behind a layer, by the layer's name.
+        neurons: sites of neurons.
+        heads: sites of attention heads.
+        not_neurons: layers whose neurons cannot be units, with the reason.
+    """
+
+    model: Model
+    example: jax.ShapeDtypeStruct
+    layers: Mapping[str, Layer]
+    norms: Mapping[str, Norm]
+    neurons: Mapping[str, Site]
+    heads: Mapping[str, Site]
+    not_neurons: Mapping[str, str]
+
+    @property
+    def params(self) -> Params:
+        """The model's parameters by path."""
+        return self.model.params
+
+    def sites(self, unit: str) -> Mapping[str, Site]:
+        """Sites of "neuron" or "head" units."""
+        return {"neuron": self.neurons, "head": self.heads}[unit]
+
+    def apply(self, params: Params, inputs: Any) -> jax.Array:
+        """The network's outputs."""
+        return self.model.call(params, inputs)
+
+    def run(
+        self,
+        params: Params,
+        inputs: Any,
+        *,
+        gates: Mapping[str, jax.Array] | None = None,
+        shifts: Mapping[str, jax.Array] | None = None,
+        record: Iterable[str] = (),
+    ) -> tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
+        """Run with gates and shifts, and record layers.
+
+        Args:
+            params: by path.
+            inputs: one batch.
+            gates: for a site, `[units]` or `[batch, units]` factors of its units (1 leaves a unit as it is).
+            shifts: for a layer, an array of its output's shape that is added to it (before any gate).
+            record: names of layers.
+
+        Returns:
+            Outputs; and for each recorded layer what it was called with and what it returned, shift included.
+        """
+        taps = _Taps(self, gates or {}, shifts or {}, frozenset(record))
+        closed = _trace(self.model, params, inputs)
+        values = [*(params[path] for path in sorted(params)), inputs]
+        (outputs,) = _evaluate(closed.jaxpr, closed.consts, values, taps)
+        return outputs, taps.records
+
+    def __repr__(self) -> str:
+        return f"Network({len(self.layers)} layers, {len(self.neurons)} neuron sites, {len(self.heads)} head sites)"
+
+
+def trace(model: Model, example: Any) -> Network:
+    """Run a model abstractly and find its layers and units.
+
+    Args:
+        model: from one of the adapters.
+        example: one batch of inputs (only shape and dtype are read).
+
+    Raises:
+        ValueError: if the model does not accept such inputs, holds NaN or infinite parameters, calls a layer twice or in a
+            loop, is in training mode, or holds a kernel that no supported layer uses; each names the layer.
+    """
+    shape = jax.ShapeDtypeStruct(example.shape, jax.dtypes.canonicalize_dtype(example.dtype))
+    check_finite(model.params, what="Parameter")
+    closed = _trace(model, model.params, jax.ShapeDtypeStruct((1, *shape.shape[1:]), shape.dtype))
+    flow = follow(closed, len(model.params))
+    _check_kernels(model, flow.layers)
+    neurons, reasons = neuron_sites(flow)
+    return Network(model, shape, dict(flow.layers), dict(flow.norms), neurons, head_sites(flow), reasons)
+
+
+def _check_kernels(model: Model, layers: Mapping[str, Layer]) -> None:
+    known = {layer.kernel for layer in layers.values()}
+    for layer in layers.values():
+        found = model.params[layer.kernel].shape if layer.kernel in model.params else None
+        if found != layer.shape:
+            raise ValueError(
+                f"Layer {layer.name!r} multiplies by {layer.shape}, but parameter {layer.kernel!r} is {found}; "
+                "mapped, scanned and reparametrized layers are not supported."
+            )
+    unknown = [path for path in model.params if path.rpartition("/")[2] == "kernel" and path not in known]
+    if unknown and not layers:
+        raise ValueError(f"No supported layer was found; the parameters hold kernels at {unknown}.")
+
+
+def _trace(model: Model, params: Params, inputs: Any) -> ClosedJaxpr:
+    paths = sorted(params)
+
+    def flat(*values: Any) -> Any:
+        outputs = model.call(dict(zip(paths, values[:-1], strict=True)), values[-1])
+        if not isinstance(outputs, jax.Array):
+            raise ValueError(f"The model must return one array, not {type(outputs).__name__}; wrap it so that it does.")
+        return outputs
+
+    shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in (*(params[path] for path in paths), inputs)]
+    try:
+        return jax.make_jaxpr(flat)(*shapes)
+    except (TypeError, AssertionError) as error:
+        raise ValueError(
+            f"The model does not accept inputs of shape {inputs.shape}, {inputs.dtype}: {error}"
+        ) from error
+
+
+class _Taps:
+    """What happens at the taps of one run."""
+
+    def __init__(self, network: Network, gates: Mapping[str, Any], shifts: Mapping[str, Any], record: frozenset[str]):
+        self.records: dict[str, tuple[jax.Array, jax.Array]] = {}
+        self._inputs: dict[str, jax.Array] = {}
+        self._record, self._shifts = record, shifts
+        self._gates: dict[tuple[str, str], list[tuple[Gate, jax.Array]]] = {}
+        for name, factors in gates.items():
+            site = network.neurons.get(name) or network.heads[name]
+            for gate in site.gates:
+                self._gates.setdefault((gate.tap, gate.side), []).append((gate, factors))
+
+    def enter(self, name: str, value: jax.Array) -> jax.Array:
+        value = self._gated(name, "in", value)
+        self._inputs[name] = value
+        return value
+
+    def leave(self, name: str, value: jax.Array) -> jax.Array:
+        if name in self._shifts:
+            value = value + self._shifts[name]
+        value = self._gated(name, "out", value)
+        if name in self._record:
+            self.records[name] = (self._inputs[name], value)
+        return value
+
+    def _gated(self, name: str, side: str, value: jax.Array) -> jax.Array:
+        for gate, factors in self._gates.get((name, side), ()):
+            channels = value.shape[value.ndim - gate.num_channel_axes :]
+            # Channels that no unit owns read the 1 appended here, at index −1.
+            padded = jnp.concatenate([factors, jnp.ones((*factors.shape[:-1], 1), factors.dtype)], axis=-1)
+            spread = padded[..., gate.unit_of_channel].astype(value.dtype)
+            batch = spread.shape[:-1]
+            between = (1,) * (value.ndim - len(batch) - len(channels))
+            value = value * spread.reshape(*batch, *between, *channels)
+        return value
+
+
+def _evaluate(jaxpr: Jaxpr, consts: Any, arguments: Any, taps: _Taps) -> list[Any]:
+    """`jax.core.eval_jaxpr`, with `taps` at every tap and everything that contains a tap inlined."""
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        operands = [read(atom) for atom in equation.invars]
+        results = _step(equation, operands, taps)
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _step(equation: Any, operands: list[Any], taps: _Taps) -> list[Any]:
+    handler: Callable[[str, Any], Any] | None = {tap_in_p: taps.enter, tap_out_p: taps.leave}.get(equation.primitive)
+    if handler is not None:
+        return [handler(equation.params["spec"].name, operands[0])]
+    inner = subprogram(equation)
+    if inner is not None and layers_in(inner):
+        return _evaluate(inner.jaxpr, inner.consts, operands, taps)
+    return bind(equation, operands)

@@ -1,0 +1,149 @@
+"""Flax NNX: layers are tapped on a fresh copy, by giving each the class of its own tapped kind."""
+
+from functools import cache
+from typing import Any
+
+import jax
+from flax import nnx
+
+from annealsubnet.networks.layer import Layer, Norm, Normalization, Window
+from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.taps import tap_in, tap_out
+from annealsubnet.networks.windows import canonical_padding, per_axis
+from annealsubnet.trees import flatten, replace_leaves
+
+# NNX has no hooks. A tapped copy lives for one trace only, so its instances may carry the name that their class needs.
+_NAME = "_annealsubnet_name"
+
+
+def from_nnx(model: nnx.Module, *, example: Any = None) -> Model:
+    """A Flax NNX module as a `Model`; `prune` and the others do this by themselves.
+
+    Args:
+        model: in evaluation mode (`model.eval()`); it is never changed.
+        example: inputs of the right shape, needed only where no batches are given.
+
+    Example:
+        >>> from flax import nnx
+        >>> from_nnx(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+        Model(form='nnx', 2 parameter arrays, 8 values)
+    """
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def merge(values: Params) -> nnx.Module:
+        return nnx.merge(graph, replace_leaves(params, values), rest, copy=True)
+
+    def call(values: Params, inputs: Any) -> jax.Array:
+        copy = merge(values)
+        for path, module in nnx.iter_modules(copy):
+            tapped = _tapped_class(type(module))
+            if tapped is not None:
+                object.__setattr__(module, _NAME, "/".join(map(str, path)))
+                object.__setattr__(module, "__class__", tapped)
+        return copy(inputs)
+
+    return Model("nnx", flatten(params), call, merge, model, example)
+
+
+@cache
+def _tapped_class(kind: type) -> type | None:
+    """A subclass of a layer's class whose call is tapped; None for a module that is no layer."""
+    for base, describe in _TAPPED:
+        if issubclass(kind, base):
+            return type(kind.__name__, (kind,), {"__call__": _tapped_call(kind, describe)})
+    if issubclass(kind, nnx.Dropout):
+        return type(kind.__name__, (kind,), {"__call__": _checked_dropout(kind)})
+    return None
+
+
+def _tapped_call(kind: type, describe: Any) -> Any:
+    def __call__(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        spec = describe(self, getattr(self, _NAME), args, kwargs)
+        return tap_out(kind.__call__(self, tap_in(inputs, spec), *args, **kwargs), spec)
+
+    return __call__
+
+
+def _checked_dropout(kind: type) -> Any:
+    def __call__(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        deterministic = kwargs.get("deterministic")
+        if not (self.deterministic if deterministic is None else deterministic) and self.rate > 0:
+            raise ValueError(_training_mode(getattr(self, _NAME), "Dropout"))
+        return kind.__call__(self, inputs, *args, **kwargs)
+
+    return __call__
+
+
+def _training_mode(name: str, kind: str) -> str:
+    return f"{kind} {name!r} is in training mode; call model.eval() first."
+
+
+def _own(name: str, leaf: str, value: Any) -> str | None:
+    """The path of a layer's own parameter; None where it has none. The model itself may be a layer: its name is ""."""
+    if value is None or getattr(value, "value", value) is None:
+        return None
+    return f"{name}/{leaf}" if name else leaf
+
+
+def _kernel(name: str) -> str:
+    return f"{name}/kernel" if name else "kernel"
+
+
+def _dense(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
+    return Layer(
+        name or type(module).__name__, _kernel(name), _own(name, "bias", module.bias), tuple(module.kernel.shape), 1
+    )
+
+
+def _dense_general(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
+    axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
+    if module.batch_axis or axes != tuple(range(-len(axes), 0)):
+        raise ValueError(
+            f"LinearGeneral {name!r} contracts axes {axes} with batch axes {dict(module.batch_axis)}; "
+            "only trailing axes without batch axes are supported: leave it out, or transpose its input first."
+        )
+    shape = tuple(module.kernel.shape)
+    return Layer(name or type(module).__name__, _kernel(name), _own(name, "bias", module.bias), shape, len(axes))
+
+
+def _conv(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
+    if module.mask is not None:
+        raise ValueError(
+            f"Conv {name!r} has a mask of its own, which would hide the weights that stay; remove it first."
+        )
+    size = tuple(module.kernel_size)
+    rank = len(size)
+    window = Window(
+        size,
+        per_axis(module.strides, rank),
+        canonical_padding(module.padding, rank, name),
+        per_axis(module.input_dilation, rank),
+        per_axis(module.kernel_dilation, rank),
+    )
+    shape = tuple(module.kernel.shape)
+    bias = _own(name, "bias", module.bias)
+    return Layer(
+        name or type(module).__name__, _kernel(name), bias, shape, rank + 1, module.feature_group_count, window
+    )
+
+
+def _batch_norm(module: Any, name: str, args: Any, kwargs: Any) -> Norm:
+    given = args[0] if args else kwargs.get("use_running_average")
+    if not (module.use_running_average if given is None else given):
+        raise ValueError(_training_mode(name, "BatchNorm"))
+    return Norm(name or type(module).__name__, _own(name, "scale", module.scale), _own(name, "bias", module.bias))
+
+
+def _normalization(module: Any, name: str, _args: Any, _kwargs: Any) -> Normalization:
+    return Normalization(name, type(module).__name__)
+
+
+_TAPPED = (
+    (nnx.Linear, _dense),
+    (nnx.LinearGeneral, _dense_general),
+    (nnx.Conv, _conv),
+    (nnx.BatchNorm, _batch_norm),
+    (nnx.LayerNorm, _normalization),
+    (nnx.RMSNorm, _normalization),
+    (nnx.GroupNorm, _normalization),
+)
