@@ -1,0 +1,96 @@
+"""Batches: calibration data as anyone has them, checked once at the door.
+
+`batches` is anything that can be iterated again and again over inputs or (inputs, labels).
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+Pair = tuple[np.ndarray, np.ndarray | None]
+
+
+def stream(batches: Iterable[Any]) -> Iterator[Pair]:
+    """Each batch as (inputs, labels or None), checked.
+
+    Raises:
+        ValueError: if there are none, if a batch has another shape or dtype than the first, NaN or infinite inputs, or as many
+            labels as it has no inputs.
+        TypeError: if `batches` cannot be iterated.
+    """
+    first: np.ndarray | None = None
+    for number, batch in enumerate(_iterate(batches)):
+        inputs, labels = _split(batch, number)
+        if first is None:
+            first = inputs
+        _check(inputs, labels, first, number)
+        yield inputs, labels
+    if first is None:
+        raise ValueError(
+            "There are no batches: the iterable is empty, or a generator that was already used up; give a list."
+        )
+
+
+def first_inputs(batches: Iterable[Any]) -> np.ndarray:
+    """The inputs of the first batch."""
+    return next(stream(batches))[0]
+
+
+def labeled(batches: Iterable[Any], *, classes: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each batch as (inputs, labels).
+
+    Args:
+        batches: of (inputs, labels).
+        classes: number of outputs if labels are integers below it, None to leave them unchecked.
+
+    Raises:
+        ValueError: if labels are missing or out of range; and as `stream`.
+    """
+    for number, (inputs, labels) in enumerate(stream(batches)):
+        if labels is None:
+            raise ValueError(
+                f"Batch {number} has inputs only; labels are needed here: give batches of (inputs, labels)."
+            )
+        if classes is not None:
+            _check_labels(labels, classes, number)
+        yield inputs, labels
+
+
+def _iterate(batches: Iterable[Any]) -> Iterator[Any]:
+    if batches is None or isinstance(batches, (str, dict)) or not hasattr(batches, "__iter__"):
+        raise TypeError(f"batches must be an iterable of inputs or of (inputs, labels), not {type(batches).__name__}.")
+    return iter(batches)
+
+
+def _split(batch: Any, number: int) -> Pair:
+    if isinstance(batch, (tuple, list)):
+        if len(batch) != 2:
+            raise ValueError(f"Batch {number} has {len(batch)} items; a batch is inputs or (inputs, labels).")
+        return np.asarray(batch[0]), np.asarray(batch[1])
+    return np.asarray(batch), None
+
+
+def _check(inputs: np.ndarray, labels: np.ndarray | None, first: np.ndarray, number: int) -> None:
+    if inputs.ndim == 0 or len(inputs) == 0:
+        raise ValueError(f"Batch {number} holds no examples.")
+    if inputs.shape[1:] != first.shape[1:] or inputs.dtype != first.dtype:
+        raise ValueError(
+            f"Batch {number} has inputs of shape {inputs.shape[1:]} and dtype {inputs.dtype} an example; "
+            f"the first batch had {first.shape[1:]} and {first.dtype}."
+        )
+    if np.issubdtype(inputs.dtype, np.inexact) and not np.isfinite(inputs).all():
+        raise ValueError(f"Batch {number} has {int((~np.isfinite(inputs)).sum())} inputs that are NaN or infinite.")
+    if labels is not None and len(labels) != len(inputs):
+        raise ValueError(f"Batch {number} has {len(inputs)} inputs and {len(labels)} labels.")
+
+
+def _check_labels(labels: np.ndarray, classes: int, number: int) -> None:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise ValueError(
+            f"Batch {number} has labels of dtype {labels.dtype} and shape {labels.shape}; cross-entropy takes one integer an example."
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Batch {number} has labels from {labels.min()} to {labels.max()}; the network has {classes} outputs, 0 to {classes - 1}."
+        )

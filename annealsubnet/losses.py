@@ -1,0 +1,61 @@
+"""Losses: what a network is trained on, with its curvature in the outputs.
+
+The Gauss-Newton Hessian of a loss is Σ_n J_nᵀ F_n J_n with J_n the Jacobian of the outputs and F_n the Hessian of the loss in
+them. A loss brings F as a factor, F_n = Σ_c s_nc s_ncᵀ, so that one backward pass for each c gives the curvature of everything.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of one example and its curvature.
+
+    Attributes:
+        name: for messages.
+        value: `(outputs [batch, classes], labels [batch]) -> [batch]`.
+        curvature_factor: `outputs [batch, classes] -> [rank, batch, classes]`, rows s_c with F = Σ_c s_c s_cᵀ; needs no labels.
+    """
+
+    name: str
+    value: Callable[[Array, Array], Array]
+    curvature_factor: Callable[[Array], Array]
+
+    def __repr__(self) -> str:
+        return f"Loss({self.name!r})"
+
+
+def _cross_entropy_value(
+    outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch"]
+) -> Float[Array, "batch"]:
+    chosen = jnp.take_along_axis(outputs, labels[:, None].astype(jnp.int32), axis=1)[:, 0]
+    return jax.nn.logsumexp(outputs, axis=1) - chosen
+
+
+def _cross_entropy_factor(outputs: Float[Array, "batch classes"]) -> Float[Array, "classes batch classes"]:
+    # diag p − p pᵀ = Σ_c p_c (e_c − p)(e_c − p)ᵀ
+    probability = jax.nn.softmax(outputs, axis=1)
+    deviation = jnp.eye(outputs.shape[1])[:, None, :] - probability[None]
+    return jnp.sqrt(probability.T)[:, :, None] * deviation
+
+
+def _squared_error_value(
+    outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch classes"]
+) -> Float[Array, "batch"]:
+    return 0.5 * jnp.sum((outputs - labels) ** 2, axis=1)
+
+
+def _squared_error_factor(outputs: Float[Array, "batch classes"]) -> Float[Array, "classes batch classes"]:
+    return jnp.broadcast_to(jnp.eye(outputs.shape[1])[:, None, :], (outputs.shape[1], *outputs.shape))
+
+
+cross_entropy = Loss("cross-entropy", _cross_entropy_value, _cross_entropy_factor)
+"""Softmax cross-entropy with integer labels, in nats; F = diag p − p pᵀ."""
+
+squared_error = Loss("squared error", _squared_error_value, _squared_error_factor)
+"""½ ‖outputs − labels‖²; F = identity."""
