@@ -1,0 +1,43 @@
+"""The command `annealsubnet`.
+
+`annealsubnet prune` compares pruning by annealing with the classical methods: on a network of scikit-learn's digits,
+on a named network and checkpoint, or on your own (`annealsubnet prune MODULE:FUNCTION`). `annealsubnet prune --help`
+lists every choice.
+
+Exit codes: 0 done; 2 the request can't be carried out, one sentence on stderr says why; 130 interrupted, nothing is
+left behind. Anything else is a bug and shows its traceback.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from annealsubnet.cli.refusals import is_refusal, sentence
+
+REFUSED, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: words after the command's name; those of the process if `None`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The words can't be parsed, or ask for help.
+    """
+    try:
+        from annealsubnet.cli.commands import parse
+
+        parse(sys.argv[1:] if arguments is None else list(arguments)).run()
+    except KeyboardInterrupt:
+        print("\nannealsubnet: interrupted; nothing was written.", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        print(f"annealsubnet: {sentence(error)}", file=sys.stderr)  # noqa: T201
+        return REFUSED
+    return 0

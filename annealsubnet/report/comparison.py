@@ -1,0 +1,208 @@
+"""Comparison: several methods, sizes and seeds on the same networks, data and refit, as rows.
+
+For each seed there is a trial (a network, calibration batches, test batches). For each unit, size and method of a trial
+
+    mask = method(network, calibration)    accuracy of the masked network, of refit(network, mask, calibration)
+
+so that methods differ in the choice of the mask and in nothing else: what a method returns beside its mask isn't used.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from annealsubnet.report.rows import DENSE, Keep, Row, summarize
+
+ANNEALED = "annealed"
+"""Our own method's name among the methods."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one seed brings.
+
+    Attributes:
+        seed: of the network, of the calibration examples, and for the methods.
+        model: the dense network.
+        calibration: batches that methods and refit may read.
+        test: labeled batches that only the evaluation reads.
+    """
+
+    seed: int
+    model: Any
+    calibration: Any
+    test: Any
+
+
+class Procedures(Protocol):
+    """The two things that all methods share."""
+
+    def evaluate(self, model: Any, batches: Any, mask: Any = None) -> Any:
+        """Accuracy, loss and costs of `model` under `mask`."""
+
+    def refit(self, model: Any, mask: Any, batches: Any) -> Any:
+        """`model` under `mask`, its kept weights refitted, in a form that `evaluate` takes."""
+
+
+class PackageProcedures:
+    """The package's own `evaluate` and `refit`."""
+
+    def evaluate(self, model: Any, batches: Any, mask: Any = None) -> Any:
+        """Accuracy, loss and costs of `model` under `mask`."""
+        from annealsubnet.evaluation import evaluate
+
+        return evaluate(model, batches, mask=mask)
+
+    def refit(self, model: Any, mask: Any, batches: Any) -> Any:
+        """`model` under `mask`, its kept weights refitted."""
+        from annealsubnet.networks import Model
+        from annealsubnet.refit import refit
+
+        refitted = refit(model, mask, batches)
+        return model.replace(refitted) if isinstance(model, Model) else refitted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes:
+        methods: name to a function called like `prune`.
+        keeps: unit to the sizes to prune to.
+        scope: over what a size is meant: "network", "layer" or "neuron".
+        stages: which networks to measure: `False` for the masked one, `True` for the refitted one.
+        kept_masks: method whose masks are returned, all sizes, for the first seed.
+    """
+
+    methods: Mapping[str, Callable[..., Any]]
+    keeps: Mapping[str, Sequence[Keep]]
+    scope: str = "network"
+    stages: tuple[bool, ...] = (False, True)
+    kept_masks: str = ANNEALED
+
+    @property
+    def steps(self) -> int:
+        """Choices of a mask for each trial."""
+        return len(self.methods) * sum(len(keeps) for keeps in self.keeps.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        rows: every measurement; the dense network's once for each seed.
+        masks: (unit, keep) to the mask that the method `Plan.kept_masks` chose with the first seed.
+    """
+
+    rows: tuple[Row, ...]
+    masks: Mapping[tuple[str, Keep], Any]
+
+
+def compare(
+    trials: Iterable[Trial],
+    plan: Plan,
+    *,
+    procedures: Procedures | None = None,
+    report: Callable[[str], None] = lambda step: None,
+) -> Comparison:
+    """Measure every method of `plan` on every trial.
+
+    Args:
+        trials: one for each seed; made one after the other if it is a generator.
+        plan: methods, sizes and stages.
+        procedures: what evaluates and refits; the package's own functions if `None`.
+        report: called before each choice of a mask with a sentence about it.
+
+    Returns:
+        Rows in the order of trials, units, sizes, methods, stages; and masks.
+    """
+    procedures = procedures or PackageProcedures()
+    rows: list[Row] = []
+    masks: dict[tuple[str, Keep], Any] = {}
+    for number, trial in enumerate(trials):
+        seconds, dense = _timed(lambda trial=trial: procedures.evaluate(trial.model, trial.test))
+        size = int(dense.parameters)
+        rows.append(_row(("", 1.0, DENSE, trial.seed, False), (size, size), dense, (0.0, 0.0, seconds)))
+        for unit, keep, method in _cells(plan):
+            report(f"seed {trial.seed}: {unit}s, keep {keep}, {method}")
+            mask, measured = _measure(trial, plan, procedures, unit, keep, method)
+            rows.extend(measured)
+            if number == 0 and method == plan.kept_masks:
+                masks[unit, keep] = mask
+    return Comparison(tuple(rows), masks)
+
+
+def smallest_good(rows: Sequence[Row], unit: str, method: str, *, refit: bool, tolerance: float = 0.01) -> Keep:
+    """The smallest size at which `method` stays within `tolerance` of the dense accuracy, else the largest size.
+
+    Args:
+        rows: of a comparison.
+        unit: which units.
+        method: whose networks.
+        refit: before or after the refit.
+        tolerance: how much mean accuracy may be lost, as a share of 1.
+
+    Returns:
+        A size that was asked for.
+    """
+    dense = summarize([row.accuracy for row in rows if row.method == DENSE]).mean
+    accuracy: dict[Keep, list[float]] = {}
+    kept: dict[Keep, int] = {}
+    for row in rows:
+        if (row.unit, row.method, row.refit) == (unit, method, refit):
+            accuracy.setdefault(row.keep, []).append(row.accuracy)
+            kept[row.keep] = row.kept
+    good = [keep for keep in kept if summarize(accuracy[keep]).mean >= dense - tolerance]
+    return min(good, key=kept.__getitem__) if good else max(kept, key=kept.__getitem__)
+
+
+def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
+    """Unit, size and method of every mask to choose."""
+    return ((unit, keep, method) for unit, keeps in plan.keeps.items() for keep in keeps for method in plan.methods)
+
+
+def _measure(
+    trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str
+) -> tuple[Any, list[Row]]:
+    """The mask that `method` chose, and a row for each stage."""
+    choose = plan.methods[method]
+    chosen, (mask, _) = _timed(
+        lambda: choose(trial.model, trial.calibration, keep=keep, unit=unit, scope=plan.scope, seed=trial.seed)
+    )
+    rows = []
+    for refit in plan.stages:
+        refitting, model = 0.0, trial.model
+        if refit:
+            refitting, model = _timed(lambda: procedures.refit(trial.model, mask, trial.calibration))
+        seconds, result = _timed(lambda model=model: procedures.evaluate(model, trial.test, mask))
+        names = (unit, keep, method, trial.seed, refit)
+        rows.append(_row(names, (int(mask.kept_count), int(mask.size)), result, (chosen, refitting, seconds)))
+    return mask, rows
+
+
+def _row(
+    names: tuple[str, Keep, str, int, bool], count: tuple[int, int], result: Any, seconds: tuple[float, float, float]
+) -> Row:
+    """The row of one evaluation."""
+    return Row(
+        *names,
+        *count,
+        accuracy=float(result.accuracy),
+        loss=float(result.loss),
+        examples=int(result.examples),
+        nonzeros=int(result.nonzeros),
+        parameters=int(result.parameters),
+        flops=int(result.flops),
+        seconds_select=seconds[0],
+        seconds_refit=seconds[1],
+        seconds_evaluate=seconds[2],
+    )
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that `work` took, and what it gave."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result

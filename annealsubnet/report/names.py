@@ -1,0 +1,24 @@
+"""Names: what each method is called in tables and figures, and a line about it for the reader who meets it first."""
+
+METHODS = {
+    "annealed": ("annealed (ours)", "local quadratic models of the error, solved by simulated annealing"),
+    "greedy": ("greedy", "the same quadratic models, solved greedily"),
+    "magnitude": ("magnitude", "keeps the largest weights"),
+    "mean_activation": ("mean activation", "keeps the neurons that are most active"),
+    "taylor": ("Taylor", "keeps what changes the loss most, to first order (Molchanov 2019)"),
+    "fisher": ("diagonal Fisher", "keeps what changes the loss most, by the squared gradient (optimal brain damage)"),
+    "snip": ("SNIP", "keeps the weights with the most sensitive connections (Lee 2019)"),
+    "grasp": ("GraSP", "keeps the gradient flow (Wang 2020)"),
+    "synflow": ("SynFlow", "keeps the synaptic flow, without data (Tanaka 2020)"),
+    "random": ("random", "keeps a random choice, as a floor"),
+}
+
+
+def labels() -> dict[str, str]:
+    """Method to the name that is shown."""
+    return {name: label for name, (label, _) in METHODS.items()}
+
+
+def explanation(method: str) -> str:
+    """A line about `method`; empty for one that this module doesn't know."""
+    return METHODS[method][1] if method in METHODS else ""

@@ -1,0 +1,122 @@
+"""Story: a comparison in sentences, for the terminal and the page alike.
+
+What was done, how to read it and what was found, from rows and names only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from annealsubnet.report.comparison import smallest_good
+from annealsubnet.report.rows import DENSE, Keep, Row, keep_label, summarize
+from annealsubnet.report.tables import MANY_EXAMPLES
+
+Picture = tuple[Keep, Mapping[str, np.ndarray], tuple[int, ...] | None]
+"""Size, layers' masks and the shape of one input."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that a report tells about its results.
+
+    Attributes:
+        rows: every measurement.
+        labels: method to the name that is shown.
+        ours: method that is emphasized and whose masks are shown.
+        network: what was pruned, as "a perceptron of 128 and 64 neurons".
+        data: what it was tested on, as "scikit-learn's handwritten digits".
+        pictures: unit to the mask that is shown.
+    """
+
+    rows: tuple[Row, ...]
+    labels: Mapping[str, str]
+    ours: str
+    network: str
+    data: str
+    pictures: Mapping[str, Picture]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds, in their order."""
+        return tuple(dict.fromkeys(row.seed for row in self.rows))
+
+    @property
+    def has_refit(self) -> bool:
+        """Whether any row is of a refitted network."""
+        return any(row.refit for row in self.rows)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """All units, in their order."""
+        return tuple(dict.fromkeys(row.unit for row in self.rows if row.method != DENSE))
+
+    def accuracy(self, unit: str, keep: Keep, method: str, refit: bool) -> float:
+        """Mean accuracy over seeds, in percent."""
+        key = (unit, keep, method, refit)
+        found = [row.accuracy for row in self.rows if (row.unit, row.keep, row.method, row.refit) == key]
+        return 100 * summarize(found).mean
+
+    @property
+    def dense(self) -> float:
+        """Mean accuracy of the dense networks, in percent."""
+        return 100 * summarize([row.accuracy for row in self.rows if row.method == DENSE]).mean
+
+    @property
+    def headline(self) -> str:
+        """What was found: the smallest size at which our method stays within a point of the dense network."""
+        parts = []
+        for unit in self.units:
+            keep = smallest_good(self.rows, unit, self.ours, refit=self.has_refit)
+            accuracy = self.accuracy(unit, keep, self.ours, self.has_refit)
+            parts.append(f"{self._percent(accuracy)} with {self._amount(keep)} of the {unit}s")
+        return f"{self._percent(self.dense)} dense; {' and '.join(parts)}"
+
+    @property
+    def before(self) -> str:
+        """What was done."""
+        methods = dict.fromkeys(row.method for row in self.rows if row.method != DENSE)
+        others = len(methods) - (self.ours in methods)
+        chosen = " and ".join(f"{unit}s" for unit in self.units)
+        if others == 0:
+            by = f"by the method “{self.labels.get(self.ours, self.ours)}”"
+        else:
+            by = f"by {len(methods)} methods"
+            if self.ours == "annealed":
+                by = f"by annealing and by {others} other method{'s' if others > 1 else ''}"
+        refit = " Each method's choice gets the same least-squares refit of what is left." if self.has_refit else ""
+        return (
+            f"{self.network[:1].upper()}{self.network[1:]} classifies {self.data} with {self._percent(self.dense)} "
+            f"accuracy. Here only part of its {chosen} is kept, chosen {by}.{refit}"
+        )
+
+    @property
+    def reading(self) -> str:
+        """How to read the numbers."""
+        examples = next(row.examples for row in self.rows)
+        seeds = len(self.seeds)
+        over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
+        best = "; the best of each column is bold" if self._compares else ""
+        return f"Accuracy in % on {examples:,} test examples{over}{best}."
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        stage = "after the same refit for all" if self.has_refit else "without refit"
+        spread = " Band and bars: one standard deviation over seeds." if len(self.seeds) > 1 else ""
+        return f"Test accuracy {stage}; the vertical axis is logarithmic in the error.{spread}"
+
+    @property
+    def _compares(self) -> bool:
+        """Whether there is more than one method."""
+        return len({row.method for row in self.rows}) > 2
+
+    def _percent(self, accuracy: float) -> str:
+        """An accuracy as text."""
+        decimals = 2 if self.rows[0].examples >= MANY_EXAMPLES else 1
+        return f"{accuracy:.{decimals}f} %"
+
+    @staticmethod
+    def _amount(keep: Keep) -> str:
+        """A size as text."""
+        return keep_label(keep)
