@@ -1,0 +1,356 @@
+"""Which inputs stay, when those that stay are refitted: best-subset regression, annealed by exchanges on the exact error.
+
+A neuron z = a.w reads inputs a with second moment H = E[a a']. Keeping only the inputs S and refitting their weights costs
+
+    e(S) = min_v E (z - a_S.v)^2 = t - b_S' (H_SS)^-1 b_S,      t = E z^2,  b = E[a z]  (= H w)
+
+`select_inputs` minimizes it for every column b of `targets` by itself (the weights of the neurons of a layer); `select_units`
+minimizes the sum over all columns for one common choice of units, which may be inputs or blocks of them (the neurons, channels and
+heads that a layer reads). Neither energy is quadratic in the choice, yet an exchange of a kept for an unkept input is exact in a
+handful of operations.
+
+When more than half stays, the set that goes is the smaller one, and with M = H^-1 and w = M b its cost has the same form,
+w_R' (M_RR)^-1 w_R: the same kernels then work on the complement.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from annealsubnet.solvers.select_refit_anneal import curve_columns, eliminate_columns, solve_columns
+from annealsubnet.solvers.select_refit_problem import (
+    BoolArray,
+    Effort,
+    FloatArray,
+    IntArray,
+    Regression,
+    Selection,
+    checked,
+    complement,
+    in_threads,
+    refit,
+    seeds_of,
+    to_regression,
+)
+
+__all__ = ["Effort", "ErrorCurves", "Selection", "error_curves", "select_inputs"]
+
+
+@dataclass(frozen=True)
+class ErrorCurves:
+    """Errors of nested supports of every size.
+
+    Attributes:
+        error: `[k, column]` error after the refit on the first k inputs of `order`, k = 0, 1, ...; it includes the ridge.
+        order: `[rank, column]` inputs, the most valuable first: `order[:k, n]` is the support of size k.
+    """
+
+    error: FloatArray
+    order: IntArray
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """How to anneal: the groups of consecutive inputs, how many stay in each, reads, and temperatures (none: descent only)."""
+
+    group_size: int
+    per_group: int
+    num_reads: int
+    temperatures: FloatArray
+
+
+def select_inputs(
+    gram: ArrayLike,
+    targets: ArrayLike,
+    target_energy: ArrayLike,
+    num_kept: int | ArrayLike | None = None,
+    *,
+    seed: int,
+    num_reads: int = 1,
+    num_sweeps: int = 50,
+    temperature: Literal["annealed", "zero"] = "annealed",
+    pattern: str | None = None,
+    ridge: float = 1e-6,
+    start: Literal["auto", "forward", "backward"] | BoolArray = "auto",
+    num_threads: int | None = None,
+) -> Selection:
+    """For every column of `targets` by itself, the inputs that predict it best, with their least-squares weights.
+
+    Args:
+        gram: `[input, input]` second moment H of the inputs; may be singular.
+        targets: `[input, column]` (or `[input]`) moments b of inputs and targets.
+        target_energy: `[column]` second moments t of the targets.
+        num_kept: how many inputs stay, exactly: one number, or one for each column. None with a `pattern`.
+        seed: same seed, same answer, whatever the number of threads.
+        num_reads: annealings of each column, each from the first local optimum; the best is returned.
+        num_sweeps: visits to each member in a read; a visit evaluates all of its replacements.
+        temperature: "zero" makes only exchanges that help, until none does.
+        pattern: "N:M" keeps N of every M consecutive inputs.
+        ridge: added to H's diagonal, in units of its mean diagonal; the error includes it.
+        start: "forward" selection, "backward" elimination, "auto" (whichever takes fewer steps) or a support `[input, column]`.
+        num_threads: columns solved at once; by default one for each processor.
+
+    Returns:
+        Selection: its error is never above its start's.
+
+    Raises:
+        ValueError: shapes disagree, entries are not finite, or `num_kept`, `pattern` or `start` cannot be met.
+
+    Example:
+        >>> inputs = np.random.default_rng(0).normal(size=(500, 8))
+        >>> z = inputs[:, 2] - 2 * inputs[:, 5]
+        >>> found = select_inputs(inputs.T @ inputs / 500, inputs.T @ z / 500, z @ z / 500, 2, seed=0)
+        >>> np.flatnonzero(found.kept[:, 0]).tolist()
+        [2, 5]
+
+    References:
+        Miller, Subset Selection in Regression, 2002, section 3 (exchanges); Chen, Billings and Luo, 1989 (forward selection by
+        orthogonal least squares); Frantar and Alistarh, Optimal Brain Compression, 2022, equation 4 (backward elimination).
+    """
+    began = time.perf_counter()
+    h, b, t = checked(gram, targets, target_energy)
+    inputs, count = b.shape
+    group_size, per_group = _parse_pattern(pattern, inputs)
+    sizes = _sizes(num_kept, pattern, inputs, count, per_group)
+    schedule = _Schedule(group_size, per_group, num_reads, _temperatures(temperature, num_sweeps, num_reads))
+    regression = to_regression(h, b, ridge)
+    starts = _starts(regression, start, sizes, schedule, num_threads)
+    kept = np.zeros((count, inputs), np.bool_)
+    counters = np.zeros((count, 3), np.int64)
+    stays = _smaller_side(sizes, inputs, schedule)
+    for side in (True, False):
+        chosen = np.flatnonzero(stays == side)
+        if chosen.size:
+            given = None if starts is None else starts[chosen]
+            kept[chosen], counters[chosen] = _solve_side(
+                regression, side, chosen, sizes[chosen], given, schedule, seeds_of(seed, count)[chosen], num_threads
+            )
+    coefficients, error = _refit_each(regression, kept, t, num_threads)
+    effort = Effort(*(int(n) for n in counters.sum(axis=0)), seconds=time.perf_counter() - began)
+    return Selection(np.ascontiguousarray(kept.T), coefficients, error, effort)
+
+
+def _solve_side(
+    regression: Regression,
+    stays: bool,
+    chosen: IntArray,
+    sizes: IntArray,
+    starts: BoolArray | None,
+    schedule: _Schedule,
+    seeds: np.ndarray,
+    num_threads: int | None,
+) -> tuple[BoolArray, IntArray]:
+    """Supports of the columns `chosen`, found over the set that stays or over the set that goes; and the kernels' counters."""
+    side = regression if stays else complement(regression)
+    inputs = side.gram.shape[0]
+    columns = side.columns[chosen]
+    active = sizes if stays else inputs - sizes
+    cap = schedule.per_group if stays else schedule.group_size - schedule.per_group
+    sign = 1.0 if stays else -1.0
+    given = np.zeros((chosen.size, inputs), np.bool_) if starts is None else starts == stays
+    marked, counters = np.zeros((chosen.size, inputs), np.bool_), np.zeros((chosen.size, 3), np.int64)
+
+    def run(lo: int, hi: int) -> None:
+        part = slice(lo, hi)
+        solve_columns(
+            side.gram, columns[part], active[part], sign, schedule.group_size, cap, given[part], starts is not None,
+            seeds[part], schedule.num_reads, schedule.temperatures, marked[part], counters[part],
+        )  # fmt: skip
+
+    in_threads(run, chosen.size, num_threads)
+    return (marked if stays else ~marked), counters
+
+
+def error_curves(
+    gram: ArrayLike,
+    targets: ArrayLike,
+    target_energy: ArrayLike,
+    *,
+    method: Literal["forward", "backward"],
+    max_kept: int | None = None,
+    ridge: float = 1e-6,
+    num_threads: int | None = None,
+) -> ErrorCurves:
+    """The error of every number of kept inputs, for every column of `targets`, along one greedy path.
+
+    Args:
+        gram: as in `select_inputs`.
+        targets: as in `select_inputs`.
+        target_energy: as in `select_inputs`.
+        method: "forward" selection (orthogonal least squares), cheap for few kept inputs, or "backward" elimination (OBC).
+        max_kept: the largest number wanted; all by default. Forward selection stops there.
+        ridge: as in `select_inputs`.
+        num_threads: columns at once; by default one for each processor.
+
+    Returns:
+        ErrorCurves: for k = 0, ..., max_kept.
+
+    Raises:
+        ValueError: shapes disagree or entries are not finite, or the method is unknown.
+
+    Example:
+        >>> curves = error_curves(np.eye(3), np.array([[1.0], [3.0], [2.0]]), 14.0, method="backward", ridge=0.0)
+        >>> curves.error[:, 0].round(6).tolist(), curves.order[:, 0].tolist()
+        ([14.0, 5.0, 1.0, 0.0], [1, 2, 0])
+    """
+    if method not in ("forward", "backward"):
+        raise ValueError(f'method is {method!r}; choose "forward" or "backward".')
+    h, b, t = checked(gram, targets, target_energy)
+    inputs = b.shape[0]
+    last = inputs if max_kept is None else min(max_kept, inputs)
+    regression = to_regression(h, b, ridge)
+    if method == "forward":
+        order, explained = _forward_order(regression, last, inputs, last, num_threads)
+        error = t[:, None] - explained[:, : last + 1]
+    else:
+        goes = complement(regression)
+        order, costs = _backward_order(goes, num_threads)
+        whole = np.einsum("ni,ni->n", goes.columns / goes.scale, regression.columns)
+        error = (t - whole)[:, None] + costs[:, : last + 1]
+        error[:, 0] = t
+    error = np.minimum.accumulate(np.maximum(error, 0.0), axis=1)
+    return ErrorCurves(np.ascontiguousarray(error.T), np.ascontiguousarray(order[:, :last].T))
+
+
+def _forward_order(
+    regression: Regression, size: int, group_size: int, cap: int, num_threads: int | None, sign: float = 1.0
+) -> tuple[IntArray, FloatArray]:
+    """Greedy growth of every column to `size` members: the order in which they enter, and F after each."""
+    count, inputs = regression.columns.shape
+    order, values = np.zeros((count, inputs), np.int64), np.zeros((count, inputs + 1))
+
+    def run(lo: int, hi: int) -> None:
+        part = slice(lo, hi)
+        curve_columns(regression.gram, regression.columns[part], size, sign, group_size, cap, order[part], values[part])
+
+    in_threads(run, count, num_threads)
+    return order, values
+
+
+def _backward_order(goes: Regression, num_threads: int | None) -> tuple[IntArray, FloatArray]:
+    """Backward elimination of every column: inputs, the last removed first, and what removing all but k of them costs."""
+    count, inputs = goes.columns.shape
+    order, costs = np.zeros((count, inputs), np.int64), np.zeros((count, inputs + 1))
+
+    def run(lo: int, hi: int) -> None:
+        eliminate_columns(goes.gram, goes.columns[lo:hi], order[lo:hi], costs[lo:hi])
+
+    in_threads(run, count, num_threads)
+    return order, costs
+
+
+def _smaller_side(sizes: IntArray, inputs: int, schedule: _Schedule) -> BoolArray:
+    """Where the set that stays is no larger than the set that goes."""
+    return 2 * sizes <= inputs
+
+
+def _starts(
+    regression: Regression,
+    start: Literal["auto", "forward", "backward"] | BoolArray,
+    sizes: IntArray,
+    schedule: _Schedule,
+    num_threads: int | None,
+) -> BoolArray | None:
+    """`[column, input]` supports to start from; None where the kernels grow their own."""
+    count, inputs = regression.columns.shape
+    if not isinstance(start, str):
+        return _checked_start(np.asarray(start), sizes, schedule, inputs)
+    if start not in ("auto", "forward", "backward"):
+        raise ValueError(f'start is {start!r}; choose "auto", "forward", "backward" or a boolean array [input, column].')
+    native = _smaller_side(sizes, inputs, schedule)
+    if start == "auto" or (native.all() if start == "forward" else not native.any()):
+        return None
+    group_size, per_group = schedule.group_size, schedule.per_group
+    if start == "forward":
+        cap = per_group if group_size < inputs else inputs
+        order, _ = _forward_order(regression, int(sizes.max()), group_size, cap, num_threads)
+    elif group_size < inputs:
+        goes, size = complement(regression), inputs - int(sizes[0])
+        order, _ = _forward_order(goes, size, group_size, group_size - per_group, num_threads, sign=-1.0)
+        starts = np.ones((count, inputs), np.bool_)
+        np.put_along_axis(starts, order[:, :size], False, axis=1)
+        return starts
+    else:
+        order, _ = _backward_order(complement(regression), num_threads)
+    starts = np.zeros((count, inputs), np.bool_)
+    for n in range(count):
+        starts[n, order[n, : sizes[n]]] = True
+    return starts
+
+
+def _checked_start(start: np.ndarray, sizes: IntArray, schedule: _Schedule, inputs: int) -> BoolArray:
+    """A given support as `[column, input]`."""
+    start = start[:, None] if start.ndim == 1 else start
+    if start.dtype != np.bool_ or start.shape != (inputs, sizes.size):
+        raise ValueError(f"start is {start.dtype} {start.shape}; give bool {(inputs, sizes.size)}, True where it stays.")
+    wrong = np.flatnonzero(start.sum(axis=0) != sizes)
+    if wrong.size:
+        n = wrong[0]
+        raise ValueError(f"start keeps {start[:, n].sum()} inputs of column {n}, not {sizes[n]}; give as many as num_kept.")
+    if schedule.group_size < inputs:
+        groups = start.reshape(-1, schedule.group_size, sizes.size).sum(axis=1)
+        if (groups != schedule.per_group).any():
+            raise ValueError(f"start does not keep {schedule.per_group} of every {schedule.group_size} inputs.")
+    return np.ascontiguousarray(start.T)
+
+
+def _refit_each(
+    regression: Regression, kept: BoolArray, energy: FloatArray, num_threads: int | None
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients `[input, column]` and errors of every column on its own support."""
+    weights, error = np.zeros(kept.shape), np.zeros(kept.shape[0])
+
+    def run(lo: int, hi: int) -> None:
+        for n in range(lo, hi):
+            weights[n] = refit(regression, kept[n], regression.columns[n : n + 1])[0]
+            error[n] = max(energy[n] - weights[n] @ regression.columns[n], 0.0)
+
+    in_threads(run, kept.shape[0], num_threads)
+    return np.ascontiguousarray((weights * regression.scale).T), error
+
+
+def _parse_pattern(pattern: str | None, inputs: int) -> tuple[int, int]:
+    """Group size and how many stay in each; without a pattern one group of all inputs."""
+    if pattern is None:
+        return inputs, inputs
+    parts = pattern.split(":")
+    if len(parts) != 2 or not all(p.isdecimal() for p in parts) or not 0 < int(parts[0]) <= int(parts[1]):
+        raise ValueError(f'pattern is {pattern!r}; give "N:M" with 0 < N <= M, as in "2:4".')
+    stay, size = int(parts[0]), int(parts[1])
+    if inputs % size:
+        raise ValueError(f"pattern {pattern!r} does not divide {inputs} inputs; pad the inputs or choose another pattern.")
+    return size, stay
+
+
+def _sizes(num_kept: int | ArrayLike | None, pattern: str | None, inputs: int, count: int, per_group: int) -> IntArray:
+    """How many inputs of each column stay."""
+    if pattern is not None:
+        if num_kept is not None:
+            raise ValueError(f"both num_kept and pattern {pattern!r} are given; the pattern says how many stay.")
+        group_size = int(pattern.split(":")[1])
+        return np.full(count, per_group * (inputs // group_size))
+    if num_kept is None:
+        raise ValueError("neither num_kept nor pattern is given; give one of them.")
+    sizes = np.asarray(num_kept)
+    if sizes.dtype.kind not in "iu" or sizes.shape not in ((), (count,)):
+        raise ValueError(f"num_kept is {sizes.dtype} {sizes.shape}; give an integer, or one for each of {count} columns.")
+    if (sizes < 0).any() or (sizes > inputs).any():
+        raise ValueError(f"num_kept is between {sizes.min()} and {sizes.max()}; there are {inputs} inputs.")
+    return np.broadcast_to(sizes, (count,)).astype(np.int64)
+
+
+def _temperatures(temperature: str, num_sweeps: int, num_reads: int) -> FloatArray:
+    """Temperatures of the sweeps in units of the problem's scale (see `select_refit_anneal`); none for descent."""
+    if temperature not in ("annealed", "zero"):
+        raise ValueError(f'temperature is {temperature!r}; choose "annealed" or "zero".')
+    if num_sweeps < 0 or num_reads < 1:
+        raise ValueError(f"num_sweeps is {num_sweeps} and num_reads {num_reads}; give at least 0 and 1.")
+    if temperature == "zero" or num_sweeps == 0:
+        return np.empty(0)
+    return np.geomspace(_HOT, _COLD, num_sweeps)
+
+
+_HOT, _COLD = 0.4, 0.03

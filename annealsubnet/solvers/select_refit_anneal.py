@@ -1,0 +1,284 @@
+"""Compiled exchange annealing of best-subset regression, over the `State` of `select_refit_kernels`.
+
+A visit to a member evaluates all of its replacements (O(1) each) and draws one by heat bath. The temperature falls geometrically
+between two multiples of the problem's own scale: the median over members, at the first local optimum of exchanges, of what the best
+replacement of the member would cost. At that temperature half of the members would leave for their best replacement with odds of
+1/e or better, whatever the units of the error.
+"""
+
+import numpy as np
+from numba import njit
+
+from annealsubnet.solvers.select_refit_kernels import (
+    BARRED,
+    FLOOR,
+    MATH,
+    append,
+    clear,
+    drift,
+    exchange,
+    grow,
+    new_state,
+    next_uniform,
+    rebuild,
+)
+
+_REFRESH = 64  # exchanges between two measurements of the drift
+_DRIFT = 1e-9  # of the largest |c|: beyond it the inverse is recomputed
+_TIE = 1e-11  # of F: an improvement smaller than this is rounding
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _scores(a, lo, hi, sign, state):
+    """sign * (gain of each input in the place of member a) into `state.score[lo:hi]`; that of a itself, and the largest."""
+    inverse_paa = 1.0 / state.inverse[a, a]
+    alpha = state.weights[a] * inverse_paa
+    row, residual, schur = state.rows[a], state.residual, state.schur
+    barred, score = state.barred, state.score
+    for j in range(lo, hi):
+        x = residual[j] + alpha * row[j]
+        y = schur[j] + inverse_paa * row[j] * row[j]
+        score[j] = (sign * x * x / y if y > FLOOR else 0.1 * BARRED) + barred[j]
+    stay = sign * state.weights[a] * alpha
+    score[state.active[a]] = BARRED
+    best = 2 * BARRED
+    for j in range(lo, hi):
+        best = max(best, score[j])
+    score[state.active[a]] = stay
+    return stay, best
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _draw(lo, hi, best, temperature, uniform, state):
+    """An index of `state.score[lo:hi]` drawn with probability proportional to exp(score / temperature)."""
+    score, shortlist, pivot = state.score, state.shortlist, state.pivot
+    threshold = best - 25.0 * temperature  # what is left out weighs less than d e^-25
+    count = 0
+    for j in range(lo, hi):
+        shortlist[count] = j
+        count += score[j] > threshold
+    if count <= 1:
+        return shortlist[0]
+    total = 0.0
+    for i in range(count):
+        total += np.exp((score[shortlist[i]] - best) / temperature)
+        pivot[i] = total
+    target = uniform * total
+    for i in range(count):
+        if pivot[i] > target:
+            return shortlist[i]
+    return shortlist[count - 1]
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _index_of(value, lo, hi, state):
+    """Where `state.score[lo:hi]` holds `value`."""
+    for j in range(lo, hi):
+        if state.score[j] == value:
+            return j
+    return lo
+
+
+@njit(cache=True, nogil=True)
+def _visit(gram, c, a, q, group_size, sign, temperature, tolerance, random, counters, state):
+    """Offer member a every replacement; how much sign * F changed (0 where it stays)."""
+    leaving = state.active[a]
+    lo = leaving // group_size * group_size
+    hi = min(lo + group_size, c.size)
+    stay, best = _scores(a, lo, hi, sign, state)
+    counters[0] += hi - lo
+    if temperature > 0.0:
+        if stay - best > 36.0 * temperature:
+            return 0.0
+        j = _draw(lo, hi, max(best, stay), temperature, next_uniform(random), state)
+    else:
+        j = _index_of(best, lo, hi, state) if best > stay + tolerance else leaving
+    if j == leaving:
+        return 0.0
+    change = state.score[j] - stay
+    exchange(gram, a, j, q, state)
+    counters[1] += 1
+    if counters[1] % _REFRESH == 0 and drift(gram, c, q, state) > _DRIFT:
+        rebuild(gram, c, q, state)
+        counters[2] += 1
+    return change
+
+
+@njit(cache=True, nogil=True)
+def _descend(gram, c, q, group_size, sign, tolerance, random, counters, state):
+    """Exchanges at temperature zero until no member has a better replacement; the change of sign * F."""
+    total, since, a = 0.0, 0, 0
+    while since < q:
+        change = _visit(gram, c, a, q, group_size, sign, 0.0, tolerance, random, counters, state)
+        total += change
+        since = 0 if change > 0.0 else since + 1
+        a = (a + 1) % q
+    return total
+
+
+@njit(cache=True, nogil=True)
+def scale_of(q, group_size, sign, state):
+    """Median over members of what the best replacement would cost, at a local optimum."""
+    costs = np.empty(q)
+    for a in range(q):
+        lo = state.active[a] // group_size * group_size
+        stay, best = _scores(a, lo, min(lo + group_size, state.score.size), sign, state)
+        costs[a] = max(stay - best, 0.0)
+    return np.median(costs)
+
+
+@njit(cache=True, nogil=True)
+def _anneal(gram, c, q, group_size, sign, temperatures, tolerance, random, counters, state, found):
+    """One read: a sweep of random visits at each temperature; writes the best set seen to `found`, returns its change of F."""
+    now, best = 0.0, 0.0
+    found[:q] = state.active[:q]
+    for t in range(temperatures.size):
+        for _ in range(q):
+            a = int(next_uniform(random) * q)
+            now += _visit(gram, c, a, q, group_size, sign, temperatures[t], tolerance, random, counters, state)
+            if now > best + tolerance:
+                best = now
+                found[:q] = state.active[:q]
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _value(c, q, sign, state):
+    """sign * F of the state."""
+    total = 0.0
+    for b in range(q):
+        total += state.weights[b] * c[state.active[b]]
+    return sign * total
+
+
+@njit(cache=True, nogil=True)
+def _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active):
+    """Descend from the state; keep it in `best_active` if it beats `best`. The best value so far."""
+    _descend(gram, c, q, group_size, sign, tolerance, random, counters, state)
+    value = _value(c, q, sign, state)
+    if value > best:
+        best_active[:q] = state.active[:q]
+        return value
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _solve(gram, c, q, group_size, sign, seed, num_reads, temperatures, counters, state, best_active):
+    """Descent from the state, then `num_reads` annealings from that optimum; the best set in `best_active`."""
+    random = np.empty(1, np.uint64)
+    random[0] = seed
+    found, first = np.empty(q, np.int64), np.empty(q, np.int64)
+    best_active[:q] = state.active[:q]
+    best = _value(c, q, sign, state)
+    tolerance = _TIE * abs(best)
+    best = _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active)
+    first[:] = state.active[:q]
+    scale = scale_of(q, group_size, sign, state)
+    for read in range(num_reads):
+        if temperatures.size == 0 or scale <= tolerance:
+            break
+        random[0] = seed + np.uint64(read) * np.uint64(0xD1342543DE82EF95)
+        if read > 0:
+            state.active[:q] = first
+            rebuild(gram, c, q, state)
+        _anneal(gram, c, q, group_size, sign, temperatures * scale, tolerance, random, counters, state, found)
+        best = _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active)
+        if not np.array_equal(found, state.active[:q]):
+            state.active[:q] = found
+            rebuild(gram, c, q, state)
+            best = _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active)
+
+
+@njit(cache=True, nogil=True)
+def solve_columns(
+    gram, columns, sizes, sign, group_size, group_cap, starts, given, seeds, num_reads, temperatures, chosen, counters
+):
+    """Best active set of each row of `columns` (its own problem): `chosen[n]` marks the members.
+
+    `starts[n]` marks the members to start from where `given`; else growth starts. `counters[n]`: replacements evaluated,
+    exchanges made, inverses recomputed.
+    """
+    inputs = gram.shape[0]
+    state = new_state(max(np.max(sizes), 1), inputs)
+    best_active, curve = np.empty(max(np.max(sizes), 1), np.int64), np.empty(inputs + 1)
+    for n in range(columns.shape[0]):
+        q, c = sizes[n], columns[n]
+        chosen[n] = False
+        if q == 0:
+            continue
+        if given:
+            b = 0
+            for j in range(inputs):
+                if starts[n, j]:
+                    state.active[b] = j
+                    b += 1
+            rebuild(gram, c, q, state)
+        else:
+            grow(gram, c, q, sign, group_size, group_cap, state, curve)
+        if q == inputs:
+            best_active[:q] = state.active[:q]
+        else:
+            _solve(gram, c, q, group_size, sign, seeds[n], num_reads, temperatures, counters[n], state, best_active)
+        for b in range(q):
+            chosen[n, best_active[b]] = True
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def eliminate(inverse, weights, num_kept, order, costs):
+    """Backward elimination (OBC) from the full set: `order` of removal and what each costs, by rank-one updates.
+
+    `inverse` and `weights` are overwritten; only the lower triangle of `inverse` is used, and it shrinks as inputs go.
+    """
+    left = weights.size
+    alive = np.arange(left)
+    column = np.empty(left)
+    for step in range(weights.size - num_kept):
+        p, cheapest = 0, np.inf
+        for i in range(left):
+            cost = weights[i] * weights[i] / inverse[i, i]
+            if cost < cheapest:
+                p, cheapest = i, cost
+        order[step], costs[step] = alive[p], cheapest
+        left -= 1
+        for i in range(left + 1):
+            column[i] = inverse[p, i] if i <= p else inverse[i, p]
+        pivot, weight, last_weight = column[p], weights[p], weights[left]
+        if p < left:  # the last input takes the place of p
+            last_column = inverse[left]
+            alive[p], weights[p], column[p] = alive[left], last_weight, column[left]
+            for i in range(p):
+                inverse[p, i] = last_column[i]
+            for i in range(p + 1, left):
+                inverse[i, p] = last_column[i]
+            inverse[p, p] = last_column[left]
+        for i in range(left):
+            factor = column[i] / pivot
+            weights[i] -= factor * weight
+            row = inverse[i]
+            for e in range(i + 1):
+                row[e] -= factor * column[e]
+
+
+@njit(cache=True, nogil=True)
+def eliminate_columns(inverse, columns, orders, values):
+    """Backward elimination of each row of `columns` to nothing.
+
+    `orders[n]`: inputs, the last removed first; `values[n, k]`: what removing all but k of them costs.
+    """
+    inputs = inverse.shape[0]
+    removed, costs = np.empty(inputs, np.int64), np.empty(inputs)
+    for n in range(columns.shape[0]):
+        eliminate(inverse.copy(), columns[n].copy(), 0, removed, costs)
+        orders[n] = removed[::-1]
+        values[n, inputs] = 0.0
+        for step in range(inputs):
+            values[n, inputs - step - 1] = values[n, inputs - step] + costs[step]
+
+
+@njit(cache=True, nogil=True)
+def curve_columns(gram, columns, size, sign, group_size, group_cap, orders, values):
+    """Greedy growth of each row of `columns` to `size` members: `orders[n]` as they enter, `values[n, q]` F with q of them."""
+    state = new_state(size, gram.shape[0])
+    for n in range(columns.shape[0]):
+        grow(gram, columns[n], size, sign, group_size, group_cap, state, values[n])
+        orders[n, :size] = state.active[:size]

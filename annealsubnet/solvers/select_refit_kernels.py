@@ -1,0 +1,248 @@
+"""Compiled kernels of best-subset regression for one right-hand side: greedy growth, exchanges, backward elimination.
+
+They maximize (`sign` = 1) or minimize (`sign` = -1) over active sets A of a given size the form
+
+    F(A) = c_A' (G_AA)^-1 c_A
+
+With G = H, c = b and sign 1, A is the set that stays and the error is t - F. With G = H^-1, c = H^-1 b and sign -1, A is the
+set that goes, and F is what going costs, exactly. The caller picks the smaller of the two sets.
+
+The state of an active set of size q is P = (G_AA)^-1, U = P G_A: (q x d), v = P c_A, the residual r = c - G_:A v, and the Schur
+diagonal s_j = G_jj - G_jA U_j (1 on A, where r is 0 and U the identity). Without member a the residual and the Schur diagonal are
+
+    r'_j = r_j + U_aj v_a / P_aa,     s'_j = s_j + U_aj^2 / P_aa
+
+so that F gains r'_j^2 / s'_j - v_a^2 / P_aa when j takes its place: a handful of operations a proposal, and only an exchange that
+is made costs O(q d). A *visit* to member a evaluates all of its replacements in one vectorized pass and draws one of them, or
+none, from their Boltzmann distribution (heat bath); at temperature zero it takes the best. `G` has a unit diagonal throughout.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MATH = {"contract", "reassoc", "nsz", "arcp", "nnan"}  # not ninf: a drawn score may overflow before it is discarded
+BARRED = -1e300
+FLOOR = 1e-11  # a Schur diagonal below this (of 1) is a linear combination of the others up to rounding
+
+
+class State(NamedTuple):
+    """Everything known about an active set; rows beyond its size are free.
+
+    Attributes:
+        active: `[slot]` the input in it.
+        inverse: P, `[slot, slot]`.
+        rows: U, `[slot, input]`.
+        weights: v, `[slot]`.
+        residual: r, `[input]`; 0 for members.
+        schur: s, `[input]`; 1 for members.
+        barred: `[input]` 0, or a huge negative number for members (and full groups).
+        score: scratch, `[input]`.
+        pivot: scratch, `[input]`.
+        shortlist: scratch, `[input]`.
+    """
+
+    active: IntArray
+    inverse: FloatArray
+    rows: FloatArray
+    weights: FloatArray
+    residual: FloatArray
+    schur: FloatArray
+    barred: FloatArray
+    score: FloatArray
+    pivot: FloatArray
+    shortlist: IntArray
+
+
+@njit(cache=True, nogil=True, inline="always")
+def next_uniform(counter):
+    """Splitmix64: the next number in [0, 1) of the stream whose one-word state is `counter`."""
+    counter[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = counter[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return float((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@njit(cache=True, nogil=True)
+def new_state(size, inputs):
+    """An unset `State` with room for `size` members of `inputs`."""
+    return State(
+        np.zeros(size, np.int64),
+        np.zeros((size, size)),
+        np.zeros((size, inputs)),
+        np.zeros(size),
+        np.zeros(inputs),
+        np.ones(inputs),
+        np.zeros(inputs),
+        np.zeros(inputs),
+        np.zeros(inputs),
+        np.zeros(inputs, np.int64),
+    )
+
+
+@njit(cache=True, nogil=True)
+def clear(c, state):
+    """The empty active set."""
+    state.residual[:] = c
+    state.schur[:] = 1.0
+    state.barred[:] = 0.0
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _pivot_row(gram, j, q, state):
+    """Row j of the Schur complement, G_j: - G_jA U, into `state.pivot`."""
+    pivot = state.pivot
+    pivot[:] = gram[j]
+    for b in range(q):
+        factor = gram[j, state.active[b]]
+        row = state.rows[b]
+        for i in range(pivot.size):
+            pivot[i] -= factor * row[i]
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def append(gram, j, q, state):
+    """Add input j to an active set of size q."""
+    _pivot_row(gram, j, q, state)
+    pivot, rows, inverse = state.pivot, state.rows, state.inverse
+    for b in range(q):
+        pivot[state.active[b]] = 0.0
+    schur = max(pivot[j], FLOOR)
+    inverse_schur = 1.0 / schur
+    weight = state.residual[j] * inverse_schur
+    inverse[q, q] = inverse_schur
+    for b in range(q):
+        inverse[b, q] = -rows[b, j] * inverse_schur
+    for b in range(q):
+        factor = rows[b, j] * inverse_schur
+        row = rows[b]
+        for i in range(pivot.size):
+            row[i] -= factor * pivot[i]
+        row[j] = 0.0
+        state.weights[b] += inverse[b, q] * state.residual[j]
+        for e in range(q):
+            inverse[b, e] += inverse[b, q] * inverse[e, q] * schur
+        inverse[q, b] = inverse[b, q]
+    row = rows[q]
+    for i in range(pivot.size):
+        row[i] = pivot[i] * inverse_schur
+        state.residual[i] -= pivot[i] * weight
+        state.schur[i] -= pivot[i] * row[i]
+    _enter(j, q, weight, state)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _enter(j, slot, weight, state):
+    """Write down that input j is in `slot`."""
+    state.rows[slot, j] = 1.0
+    state.residual[j] = 0.0
+    state.schur[j] = 1.0
+    state.barred[j] = BARRED
+    state.weights[slot] = weight
+    state.active[slot] = j
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def exchange(gram, a, j, q, state):
+    """Replace the member in slot a by input j: removal and addition in two passes over U."""
+    leaving = state.active[a]
+    rows, inverse, pivot = state.rows, state.inverse, state.pivot
+    inverse_paa, out_weight, cross = 1.0 / inverse[a, a], state.weights[a], rows[a, j]
+    _pivot_row(gram, j, q, state)
+    gone = rows[a].copy()
+    for i in range(pivot.size):  # back to what they are without a
+        pivot[i] += cross * inverse_paa * gone[i]
+        state.residual[i] += out_weight * inverse_paa * gone[i]
+        state.schur[i] += inverse_paa * gone[i] * gone[i]
+    for b in range(q):
+        pivot[state.active[b]] = 0.0
+    pivot[leaving] = cross * inverse_paa
+    state.residual[leaving] = out_weight * inverse_paa
+    state.schur[leaving] = inverse_paa
+    inverse_schur = 1.0 / max(pivot[j], FLOOR)
+    weight = state.residual[j] * inverse_schur
+    removed, added = inverse[a, :q].copy(), np.empty(q)
+    for b in range(q):
+        if b == a:
+            continue
+        back = removed[b] * inverse_paa
+        factor = (rows[b, j] - back * cross) * inverse_schur
+        row = rows[b]
+        for i in range(pivot.size):
+            row[i] -= back * gone[i] + factor * pivot[i]
+        row[j] = 0.0
+        state.weights[b] -= back * out_weight + factor * state.residual[j]
+        added[b] = -factor
+    added[a] = inverse_schur
+    for b in range(q):
+        back, factor = removed[b] * inverse_paa, added[b] / inverse_schur
+        for e in range(q):
+            inverse[b, e] += factor * added[e] - back * removed[e]
+    inverse[a, :q] = added
+    inverse[:q, a] = added
+    row = rows[a]
+    for i in range(pivot.size):
+        row[i] = pivot[i] * inverse_schur
+        state.residual[i] -= pivot[i] * weight
+        state.schur[i] -= pivot[i] * row[i]
+    state.barred[leaving] = 0.0
+    _enter(j, a, weight, state)
+
+
+@njit(cache=True, nogil=True)
+def rebuild(gram, c, q, state):
+    """Recompute the state of the members in `state.active[:q]` from nothing."""
+    active = state.active[:q].copy()
+    clear(c, state)
+    for b in range(q):
+        append(gram, active[b], b, state)
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def drift(gram, c, q, state):
+    """Largest difference between the residual and c - G_:A v, relative to the largest |c|."""
+    fresh = c.copy()
+    for b in range(q):
+        row, weight = gram[state.active[b]], state.weights[b]
+        for i in range(fresh.size):
+            fresh[i] -= weight * row[i]
+    worst, scale = 0.0, 1e-300
+    for i in range(fresh.size):
+        worst = max(worst, abs(fresh[i] - state.residual[i]))
+        scale = max(scale, abs(c[i]))
+    return worst / scale
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def grow(gram, c, size, sign, group_size, group_cap, state, curve):
+    """Greedy growth to `size` members; `curve[q]` is F with q members.
+
+    Sign 1 on H is forward selection (orthogonal least squares); sign -1 on H^-1 is backward elimination (OBC).
+    """
+    clear(c, state)
+    counts = np.zeros(c.size // group_size + 1, np.int64)
+    curve[0] = 0.0
+    for q in range(size):
+        chosen, best = -1, 2 * BARRED
+        for j in range(c.size):
+            usable = state.schur[j] > FLOOR
+            score = sign * state.residual[j] * state.residual[j] / state.schur[j] if usable else 0.1 * BARRED
+            score += state.barred[j]
+            if score > best:
+                chosen, best = j, score
+        curve[q + 1] = curve[q] + (state.residual[chosen] ** 2 / state.schur[chosen] if best > 0.01 * BARRED else 0.0)
+        append(gram, chosen, q, state)
+        group = chosen // group_size
+        counts[group] += 1
+        if counts[group] == group_cap:
+            for j in range(group * group_size, min((group + 1) * group_size, c.size)):
+                state.barred[j] = BARRED
+    state.barred[:] = 0.0  # from here on only members are barred, not the rest of a full group
+    for b in range(size):
+        state.barred[state.active[b]] = BARRED

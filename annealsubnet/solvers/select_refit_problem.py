@@ -1,0 +1,175 @@
+"""What both selections share: their results, and a regression checked, given its ridge and scaled to inputs of unit second moment."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a selection took.
+
+    Attributes:
+        evaluated: exchanges whose exact change of the error was computed.
+        exchanges: exchanges made.
+        recomputed: inverses recomputed because rounding errors had grown.
+        seconds: wall time.
+    """
+
+    evaluated: int
+    exchanges: int
+    recomputed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A choice of inputs (or units) with the least-squares refit on it.
+
+    Attributes:
+        kept: `[input, column]` of `select_inputs`, `[unit]` of `select_units`: True where it stays.
+        coefficients: `[input, column]` refitted weights; 0 where the input went.
+        error: `[column]` the error after the refit, in squared target units; it includes the ridge.
+        effort: what it took.
+    """
+
+    kept: BoolArray
+    coefficients: FloatArray
+    error: FloatArray
+    effort: Effort
+
+    def __repr__(self) -> str:
+        return f"Selection(kept={int(self.kept.sum())} of {self.kept.size}, error={self.error.sum():.6g})"
+
+
+@dataclass(frozen=True)
+class Regression:
+    """min_v t_n - 2 c_n.v + v'Gv for each n, over inputs divided by the root of their second moment.
+
+    Attributes:
+        gram: `[input, input]` G, with the ridge; its diagonal is 1.
+        columns: `[column, input]` right-hand sides c.
+        scale: `[input]` what multiplies a coefficient for the inputs as they came.
+    """
+
+    gram: FloatArray
+    columns: FloatArray
+    scale: FloatArray
+
+
+def checked(gram: ArrayLike, targets: ArrayLike, target_energy: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The three as float64 arrays `[input, input]`, `[input, column]`, `[column]`.
+
+    Raises:
+        ValueError: shapes disagree, or entries are not finite.
+    """
+    h, b, t = (np.asarray(a, dtype=np.float64) for a in (gram, targets, target_energy))
+    b = b[:, None] if b.ndim == 1 else b
+    t = np.atleast_1d(t)
+    if h.ndim != 2 or h.shape[0] != h.shape[1] or h.shape[0] == 0:
+        raise ValueError(f"gram has shape {h.shape}; give a square matrix over the inputs.")
+    if b.ndim != 2 or b.shape[0] != h.shape[0]:
+        raise ValueError(f"targets has shape {b.shape} and gram has {h.shape[0]} inputs; give targets [input, column].")
+    if t.shape != (b.shape[1],):
+        raise ValueError(f"target_energy has shape {t.shape} and targets has {b.shape[1]} columns; give one for each.")
+    for name, array in (("gram", h), ("targets", b), ("target_energy", t)):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has {int((~np.isfinite(array)).sum())} entries that are NaN or infinite; mend them.")
+    if not np.allclose(h, h.T, rtol=1e-4, atol=1e-4 * max(float(np.abs(h).max()), 1e-300)):
+        raise ValueError(f"gram is not symmetric: entries differ by up to {np.abs(h - h.T).max():.3g}; give E[a a'].")
+    return h, b, t
+
+
+def to_regression(gram: FloatArray, targets: FloatArray, ridge: float) -> Regression:
+    """The scaled problem with `ridge` times the mean of the diagonal added to the diagonal.
+
+    Raises:
+        ValueError: the ridge is negative, or the gram has a negative diagonal.
+    """
+    if not ridge >= 0.0:
+        raise ValueError(f"ridge is {ridge}; give a number that is not negative.")
+    diagonal = np.diag(gram)
+    if diagonal.min() < 0.0:
+        raise ValueError(f"gram has {diagonal.min():.3g} on its diagonal; a second moment has no negative entries there.")
+    ridged = diagonal + ridge * diagonal.mean()
+    ridged = np.where(ridged > 0.0, ridged, 1.0)  # a dead input without a ridge: nothing to explain, nothing to cost
+    scale = 1.0 / np.sqrt(ridged)
+    scaled = (gram + gram.T) * (0.5 * scale) * scale[:, None]
+    np.fill_diagonal(scaled, 1.0)
+    return Regression(np.ascontiguousarray(scaled), np.ascontiguousarray((targets * scale[:, None]).T), scale)
+
+
+def inverse_of(gram: FloatArray) -> FloatArray:
+    """The symmetric inverse of a positive definite matrix.
+
+    Raises:
+        ValueError: it is singular.
+    """
+    factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1)
+    if info == 0:
+        lower, info = scipy.linalg.lapack.dpotri(factor, lower=1)
+    if info != 0:
+        raise ValueError("gram with its ridge is not positive definite; give a larger ridge.")
+    lower = np.tril(lower)
+    return np.ascontiguousarray(lower + np.tril(lower, -1).T)
+
+
+def complement(regression: Regression) -> Regression:
+    """The same problem for the inputs that go: gram H^-1 and columns H^-1 b, scaled to a unit diagonal.
+
+    Raises:
+        ValueError: the gram is singular.
+    """
+    inverse = inverse_of(regression.gram)
+    weights = regression.columns @ inverse
+    scale = 1.0 / np.sqrt(np.diag(inverse))
+    inverse *= scale
+    inverse *= scale[:, None]
+    np.fill_diagonal(inverse, 1.0)
+    return Regression(inverse, np.ascontiguousarray(weights * scale), scale)
+
+
+def refit(regression: Regression, kept: BoolArray, columns: FloatArray) -> FloatArray:
+    """`[column, input]` least-squares weights of all `columns` on the inputs `kept`, in scaled units."""
+    chosen = np.flatnonzero(kept)
+    weights = np.zeros(columns.shape)
+    if chosen.size:
+        gram, right = regression.gram[np.ix_(chosen, chosen)], columns[:, chosen].T
+        factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1)
+        if info == 0:
+            weights[:, chosen] = scipy.linalg.lapack.dpotrs(factor, right, lower=1)[0].T
+        else:  # singular, and no ridge: the shortest solution
+            weights[:, chosen] = np.linalg.lstsq(gram, right, rcond=1e-11)[0].T
+    return weights
+
+
+def seeds_of(seed: int, count: int) -> NDArray[np.uint64]:
+    """A stream for each column that depends on the seed and the column's index alone."""
+    with np.errstate(over="ignore"):
+        z = np.arange(count, dtype=np.uint64) + np.uint64(seed % 2**64) * np.uint64(0xD1342543DE82EF95)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+        return z ^ (z >> np.uint64(31))
+
+
+def in_threads(run: Callable[[int, int], None], count: int, num_threads: int | None) -> None:
+    """Call `run(lo, hi)` on ranges that cover 0 to `count`, `num_threads` at a time."""
+    threads = num_threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, min(threads, count))
+    if threads == 1:
+        run(0, count)
+        return
+    size = max(1, count // (8 * threads))
+    ranges = [(lo, min(lo + size, count)) for lo in range(0, count, size)]
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(run, lo, hi) for lo, hi in ranges]:
+            future.result()
