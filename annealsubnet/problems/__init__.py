@@ -1,5 +1,19 @@
-"""Problems: quadratic energies over units with an exact cardinality, and what builds them from statistics."""
+"""Problems: energies over units, quadratic, with how many of them an answer keeps."""
 
-from annealsubnet.problems.problem import Problem
+from annealsubnet.problems.fan_in import candidate_weights, fan_in_problem
+from annealsubnet.problems.gates import gate_problem
+from annealsubnet.problems.problem import Couplings, Problem
+from annealsubnet.problems.sparse import Sparsified, sparsify
+from annealsubnet.problems.units import relative_importance, site_problem
 
-__all__ = ["Problem"]
+__all__ = [
+    "Couplings",
+    "Problem",
+    "Sparsified",
+    "candidate_weights",
+    "fan_in_problem",
+    "gate_problem",
+    "relative_importance",
+    "site_problem",
+    "sparsify",
+]

@@ -64,9 +64,7 @@ class Problem:
         if self.num_kept is not None:
             kept = int(self.num_kept)
             if kept != self.num_kept or not 0 <= kept <= linear.size:
-                raise ValueError(
-                    f"num_kept must be a whole number from 0 to the {linear.size} units; it is {self.num_kept}."
-                )
+                raise ValueError(f"num_kept must be a whole number from 0 to the {linear.size} units; it is {self.num_kept}.")
             object.__setattr__(self, "num_kept", kept)
 
     def __repr__(self) -> str:

@@ -1,0 +1,205 @@
+"""Second moments of what enters a layer, and of what it should return.
+
+For a layer z = a · W + bias, the sums over examples (and positions)
+
+    H = E[a aᵀ],   C = E[a yᵀ],   E[a],   E[y],   E[y²]
+
+are all that least squares, best-subset regression and their quadratic models need to know about the data, whether y is the
+layer's own output or that of another network (the dense one). They are gathered in one pass, in float32 within a chunk and in
+float64 across chunks.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from annealsubnet.batches import stream
+from annealsubnet.networks import Layer, Network, Params
+from annealsubnet.statistics.streams import accumulate, check_statistics, chunk_size, chunks
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moment of the vectors that a layer multiplies.
+
+    Attributes:
+        gram: `[g, i, j]` is E[a_i a_j] in group g, over examples and positions; in squared input units.
+        mean: `[g, i]` is E[a_i].
+        count: how many vectors went in.
+    """
+
+    gram: Float[np.ndarray, "groups fan_in fan_in"]
+    mean: Float[np.ndarray, "groups fan_in"]
+    count: int
+
+    def __repr__(self) -> str:
+        groups, fan_in = self.mean.shape
+        return f"Moments({groups} groups of {fan_in} inputs, {self.count:,} vectors)"
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A layer's outputs as a linear function of its inputs: everything least squares needs.
+
+    Attributes:
+        gram, mean, count: as in `Moments`.
+        cross: `[g, i, o]` is E[a_i y_o].
+        target_mean: `[g, o]` is E[y_o].
+        target_energy: `[g, o]` is E[y_o²].
+        with_bias: whether the layer has a bias, so that a constant may be fitted too.
+    """
+
+    gram: Float[np.ndarray, "groups fan_in fan_in"]
+    mean: Float[np.ndarray, "groups fan_in"]
+    cross: Float[np.ndarray, "groups fan_in outputs"]
+    target_mean: Float[np.ndarray, "groups outputs"]
+    target_energy: Float[np.ndarray, "groups outputs"]
+    count: int
+    with_bias: bool
+
+    def centered(self) -> "Regression":
+        """The same regression with the best constant taken out: covariances if the layer has a bias, else unchanged.
+
+        An error of centered moments is the error after the bias has been refitted.
+        """
+        if not self.with_bias:
+            return self
+        return Regression(
+            self.gram - self.mean[:, :, None] * self.mean[:, None, :],
+            np.zeros_like(self.mean),
+            self.cross - self.mean[:, :, None] * self.target_mean[:, None, :],
+            np.zeros_like(self.target_mean),
+            self.target_energy - self.target_mean**2,
+            self.count,
+            False,
+        )
+
+    def __repr__(self) -> str:
+        groups, fan_in, outputs = self.cross.shape
+        return f"Regression({groups} groups of {fan_in} inputs to {outputs} outputs, {self.count:,} vectors)"
+
+
+def input_moments(
+    network: Network, batches: Iterable[Any], *, params: Params | None = None, layers: Iterable[str] | None = None
+) -> dict[str, Moments]:
+    """Second moments of the inputs of layers, in one pass over the batches.
+
+    Args:
+        network: traced.
+        batches: inputs or (inputs, labels); labels are not read.
+        params: of the network; its own by default.
+        layers: names; all by default.
+
+    Returns:
+        For each layer its moments; memory is the moments' own, whatever the number of examples.
+
+    Raises:
+        ValueError: for bad batches (see `annealsubnet.batches.stream`), or statistics that are not finite (layer named).
+    """
+    chosen = {name: network.layers[name] for name in (network.layers if layers is None else layers)}
+    params = network.params if params is None else params
+
+    @jax.jit
+    def step(values: Params, inputs: jax.Array) -> Any:
+        _, records = network.run(values, inputs, record=chosen)
+        vectors = {name: layer.patches(records[name][0]) for name, layer in chosen.items()}
+        return {name: (_products(rows, rows), rows.sum(0)) for name, rows in vectors.items()}
+
+    size, per_example = _plan(network, chosen.values())
+    sums, examples = accumulate(partial(step, params), ((inputs,) for inputs, _ in chunks(stream(batches), size)))
+    moments = {}
+    for name in chosen:
+        count = examples * per_example[name]
+        gram, mean = (total / count for total in sums[name])
+        check_statistics(name, gram, mean)
+        moments[name] = Moments(gram, mean, count)
+    return moments
+
+
+def regression_moments(
+    network: Network, batches: Iterable[Any], layer: str, *, params: Params, target_params: Params, target_inputs: bool = False
+) -> Regression:
+    """The regression of a layer's target outputs on its present inputs, in one pass.
+
+    Args:
+        network: traced.
+        batches: inputs or (inputs, labels); labels are not read.
+        layer: name.
+        params: parameters of the present (pruned) network, whose layer reads the inputs a.
+        target_params: parameters of the network (the dense one) whose layer returns the targets y.
+        target_inputs: whether y comes from the dense layer on the present inputs instead of on its own.
+
+    Raises:
+        ValueError: as `input_moments`.
+    """
+    described = network.layers[layer]
+
+    @jax.jit
+    def step(now: Params, then: Params, inputs: jax.Array) -> Any:
+        _, records = network.run(now, inputs, record=(layer,))
+        rows = described.patches(records[layer][0])
+        if target_inputs:
+            targets = jnp.einsum("vgi,gio->vgo", rows, described.matrix(then[described.kernel]), precision="highest")
+            if described.bias is not None:
+                targets = targets + then[described.bias].reshape(targets.shape[1:])
+        else:
+            _, dense = network.run(then, inputs, record=(layer,))
+            targets = dense[layer][1].reshape(rows.shape[0], described.groups, -1)
+        return _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
+
+    size, per_example = _plan(network, [described])
+    sums, examples = accumulate(
+        partial(step, params, target_params), ((inputs,) for inputs, _ in chunks(stream(batches), size))
+    )
+    count = examples * per_example[layer]
+    gram, mean, cross, target_mean, energy = (total / count for total in sums)
+    check_statistics(layer, gram, cross, energy)
+    return Regression(gram, mean, cross, target_mean, energy, count, described.bias is not None)
+
+
+def self_regression(layer: Layer, moments: Moments, params: Mapping[str, Any]) -> Regression:
+    """The regression of a layer's own outputs on its own inputs: no pass over data, since C = H W + E[a] bias."""
+    weights = layer.matrix(np.asarray(params[layer.kernel], np.float64))
+    bias = np.zeros((layer.groups, weights.shape[2]))
+    if layer.bias is not None:
+        bias = np.asarray(params[layer.bias], np.float64).reshape(bias.shape)
+    product = moments.gram @ weights
+    linear_mean = np.einsum("gi,gio->go", moments.mean, weights)
+    return Regression(
+        moments.gram,
+        moments.mean,
+        product + moments.mean[:, :, None] * bias[:, None, :],
+        linear_mean + bias,
+        np.einsum("gio,gio->go", weights, product) + 2 * bias * linear_mean + bias**2,
+        moments.count,
+        layer.bias is not None,
+    )
+
+
+def _products(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Σ over vectors of left rightᵀ, group by group: `[groups, left, right]`."""
+    if left.shape[1] == 1:
+        return jnp.matmul(left[:, 0].T, right[:, 0], precision="highest")[None]
+    return jnp.einsum("vgi,vgj->gij", left, right, precision="highest")
+
+
+def _plan(network: Network, layers: Iterable[Layer]) -> tuple[int, dict[str, int]]:
+    """Examples a chunk, and vectors an example for each layer, from shapes alone."""
+    one = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
+    chosen = list(layers)
+
+    def vectors(params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
+        _, records = network.run(params, inputs, record=[layer.name for layer in chosen])
+        return {layer.name: layer.patches(records[layer.name][0]) for layer in chosen}
+
+    shapes = jax.eval_shape(vectors, network.params, one)
+    counts = {name: shape.shape[0] for name, shape in shapes.items()}
+    largest = max((4 * prod(shape.shape) for shape in shapes.values()), default=4)
+    return chunk_size(largest), counts
