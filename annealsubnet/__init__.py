@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from annealsubnet.networks import Model, Network, from_function, from_linen
     from annealsubnet.problems import Problem
     from annealsubnet.pruning import prune
-    from annealsubnet.refit import refit
+    from annealsubnet.refitting import refit
     from annealsubnet.shrinking import shrink
     from annealsubnet.solvers import Annealer, solve
 
@@ -39,7 +39,7 @@ _HOME = {
     "from_linen": "networks",
     "masked": "masks",
     "prune": "pruning",
-    "refit": "refit",
+    "refit": "refitting",
     "shrink": "shrinking",
     "solve": "solvers",
 }

@@ -12,7 +12,9 @@ from jaxtyping import install_import_hook
 # The solvers stay out: their numba kernels are compiled, not called.
 CHECKED = (
     "trees",
+    "batches",
     "networks",
+    "mask_files",
     "masks",
     "losses",
     "shrinking",
@@ -20,12 +22,13 @@ CHECKED = (
     "statistics",
     "neighborhoods",
     "problems",
-    "refit",
+    "refitting",
     "pruning",
     "baselines",
     "examples",
 )
-install_import_hook([f"annealsubnet.{name}" for name in CHECKED], "beartype.beartype")
+BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int will do for a float
+install_import_hook([f"annealsubnet.{name}" for name in CHECKED], BEARTYPE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,9 +9,8 @@ Example:
     >>> trained = train(model, batches, seed=0, epochs=2)
 """
 
-from annealsubnet.examples.batches import Batches
 from annealsubnet.examples.checkpoints import load_checkpoint
-from annealsubnet.examples.data import Data, Split, load
+from annealsubnet.examples.data import Batches, Data, Split, load
 from annealsubnet.examples.networks import NETWORKS, NamedNetwork, named_network, network_for
 from annealsubnet.examples.training import train
 

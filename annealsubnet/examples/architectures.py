@@ -12,7 +12,9 @@ References:
 import math
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 
 class MLP(nnx.Module):
@@ -32,9 +34,10 @@ class MLP(nnx.Module):
             fan_in = width
         self.depth = len(widths)
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: ArrayLike) -> jax.Array:
         """Logits [examples, classes]."""
-        x = inputs.reshape(inputs.shape[0], -1)
+        x = jnp.asarray(inputs)
+        x = x.reshape(x.shape[0], -1)
         for number in range(1, self.depth):
             x = nnx.relu(getattr(self, f"fc{number}")(x))
         return getattr(self, f"fc{self.depth}")(x)
@@ -71,9 +74,9 @@ class CNN(nnx.Module):
         self.fc1 = nnx.Linear((height // 4) * (width // 4) * second, hidden, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, num_classes, rngs=rngs)
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: ArrayLike) -> jax.Array:
         """Logits [examples, classes]."""
-        x = nnx.avg_pool(nnx.relu(self.bn1(self.conv1(inputs))), (2, 2), strides=(2, 2))
+        x = nnx.avg_pool(nnx.relu(self.bn1(self.conv1(jnp.asarray(inputs)))), (2, 2), strides=(2, 2))
         x = nnx.avg_pool(nnx.relu(self.bn2(self.conv2(x))), (2, 2), strides=(2, 2))
         x = x.reshape(x.shape[0], -1)
         return self.fc2(nnx.relu(self.fc1(x)))
@@ -116,9 +119,9 @@ class ResNet20(nnx.Module):
         shapes = [(fan_in, stride), (channels, 1), (channels, 1)]
         return nnx.List([ResidualBlock(inputs, channels, step, rngs=rngs) for inputs, step in shapes])
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: ArrayLike) -> jax.Array:
         """Logits [examples, classes]."""
-        x = nnx.relu(self.bn1(self.conv1(inputs)))
+        x = nnx.relu(self.bn1(self.conv1(jnp.asarray(inputs))))
         for stage in (self.layer1, self.layer2, self.layer3):
             for block in stage:
                 x = block(x)

@@ -62,12 +62,8 @@ NETWORKS: dict[str, NamedNetwork] = {
         NamedNetwork("digits-cnn", "digits", partial(CNN, _DIGITS), Scaling(16)),
         NamedNetwork("mnist-mlp", "mnist", partial(MLP, _MNIST, (256, 256, 10)), Scaling(255)),
         NamedNetwork("mnist-cnn", "mnist", partial(CNN, _MNIST), Scaling(255)),
-        NamedNetwork(
-            "cifar-cnn", "cifar10", partial(CNN, _CIFAR, channels=(32, 64), hidden=128), Scaling(255, 0.5, 0.25)
-        ),
-        NamedNetwork(
-            "mlpnet", "mnist", partial(MLP, _MNIST, (40, 20, 10), use_bias=False), Scaling(255, 0.1307, 0.3081)
-        ),
+        NamedNetwork("cifar-cnn", "cifar10", partial(CNN, _CIFAR, channels=(32, 64), hidden=128), Scaling(255, 0.5, 0.25)),
+        NamedNetwork("mlpnet", "mnist", partial(MLP, _MNIST, (40, 20, 10), use_bias=False), Scaling(255, 0.1307, 0.3081)),
         NamedNetwork(
             "lenet-300-100",
             "mnist",

@@ -126,9 +126,7 @@ def _stored(file: str) -> Path | None:
 
 
 def _advice(file: str) -> str:
-    return (
-        f"Put {file} into a folder and name that folder in the environment variable ANNEALSUBNET_DATA, or use digits."
-    )
+    return f"Put {file} into a folder and name that folder in the environment variable ANNEALSUBNET_DATA, or use digits."
 
 
 def _with_channel(images: np.ndarray) -> np.ndarray:

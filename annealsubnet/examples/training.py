@@ -66,9 +66,7 @@ def train(
             rate = 0.5 * learning_rate * (1 + math.cos(math.pi * step / (epochs * steps_per_epoch)))
             params, rest, moments, loss = _step(graph, params, rest, moments, inputs[chosen], labels[chosen], rate)
         if not np.isfinite(loss):
-            raise ValueError(
-                f"The training loss became {loss} in epoch {epoch + 1}; lower learning_rate={learning_rate}."
-            )
+            raise ValueError(f"The training loss became {loss} in epoch {epoch + 1}; lower learning_rate={learning_rate}.")
         _LOG.info("epoch %d of %d: loss %.4f in its last step", epoch + 1, epochs, loss)
     trained = nnx.merge(graph, params, rest)
     trained.eval()
@@ -83,7 +81,7 @@ def _gathered(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
     return np.concatenate([inputs for inputs, _ in pieces]), np.concatenate([labels for _, labels in pieces])
 
 
-@jax.jit(static_argnums=0, donate_argnums=(1, 2, 3))
+@jax.jit(static_argnums=0)
 def _step(
     graph: nnx.GraphDef,
     params: nnx.State,
@@ -91,7 +89,7 @@ def _step(
     moments: optax.OptState,
     inputs: jax.Array,
     labels: jax.Array,
-    rate: float,
+    rate: jax.typing.ArrayLike,
 ) -> tuple[nnx.State, nnx.State, optax.OptState, jax.Array]:
     """One Adam step: the new parameters, the new averages of BatchNorm, Adam's moments and the batch's loss."""
 
