@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         parse(sys.argv[1:] if arguments is None else list(arguments)).run()
     except KeyboardInterrupt:
-        print("\nannealsubnet: interrupted; nothing was written.", file=sys.stderr)  # noqa: T201
+        sys.stderr.write("\nannealsubnet: interrupted; no unfinished files are left behind.\n")
         return INTERRUPTED
     except Exception as error:
         if not is_refusal(error):
             raise
-        print(f"annealsubnet: {sentence(error)}", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"annealsubnet: {sentence(error)}\n")
         return REFUSED
     return 0

@@ -2,14 +2,16 @@
 
 The package's functions check their arguments at the public door and raise `ValueError` or `TypeError` with a sentence
 that says what was found and what to do. The command shows that sentence alone. The same classes raised anywhere else
-(inside JAX, inside the user's own function) are bugs, theirs or ours, and keep their traceback: what tells them apart is
-the innermost frame, the function that raised.
+(inside JAX, inside the user's own function, by an operation gone wrong in ours) are bugs and keep their traceback. What
+tells them apart is the innermost frame of the traceback: a `raise` statement of this package, or anything else.
 """
 
+import dis
 from pathlib import Path
 from types import TracebackType
 
 PACKAGE = Path(__file__).resolve().parents[1]
+_RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 class Refusal(Exception):
@@ -23,8 +25,8 @@ def is_refusal(error: Exception) -> bool:
         error: as caught, with its traceback.
 
     Returns:
-        True for a `Refusal`; for a `ValueError`, `TypeError`, `KeyError`-free lookup or `OSError` that a function of
-        this package raised; and for an `OSError` about a file, whoever raised it.
+        True for a `Refusal`, for a `ValueError`, `TypeError` or `OSError` that a `raise` statement of this package
+        raised, and for an `OSError` about a file, whoever raised it.
     """
     if isinstance(error, Refusal):
         return True
@@ -41,9 +43,10 @@ def sentence(error: Exception) -> str:
 
 
 def _raised_here(traceback: TracebackType | None) -> bool:
-    """Whether the innermost frame of `traceback` is a function of this package."""
+    """Whether the innermost frame of `traceback` is at a `raise` statement of this package."""
     if traceback is None:
         return False
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return Path(traceback.tb_frame.f_code.co_filename).resolve().is_relative_to(PACKAGE)
+    code = traceback.tb_frame.f_code
+    return code.co_code[traceback.tb_lasti] == _RAISE and Path(code.co_filename).resolve().is_relative_to(PACKAGE)

@@ -8,7 +8,7 @@ Example:
     0.625
 """
 
-from annealsubnet.report.comparison import ANNEALED, Comparison, Plan, Trial, compare, smallest_good
+from annealsubnet.report.comparison import ANNEALED, Comparison, Plan, Procedures, Trial, compare, smallest_good
 from annealsubnet.report.folder import choose_folder, complete_folder
 from annealsubnet.report.page import Facts, page
 from annealsubnet.report.rows import DENSE, Keep, Row, Summary, keep_label, parse_keep, read_rows, summarize, write_rows
@@ -25,6 +25,7 @@ __all__ = [
     "Facts",
     "Keep",
     "Plan",
+    "Procedures",
     "Row",
     "Story",
     "Summary",

@@ -10,6 +10,7 @@ so that methods differ in the choice of the mask and in nothing else: what a met
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from annealsubnet.report.rows import DENSE, Keep, Row, summarize
@@ -122,7 +123,7 @@ def compare(
     rows: list[Row] = []
     masks: dict[tuple[str, Keep], Any] = {}
     for number, trial in enumerate(trials):
-        seconds, dense = _timed(lambda trial=trial: procedures.evaluate(trial.model, trial.test))
+        seconds, dense = _timed(partial(procedures.evaluate, trial.model, trial.test))
         size = int(dense.parameters)
         rows.append(_row(("", 1.0, DENSE, trial.seed, False), (size, size), dense, (0.0, 0.0, seconds)))
         for unit, keep, method in _cells(plan):
@@ -163,9 +164,7 @@ def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
     return ((unit, keep, method) for unit, keeps in plan.keeps.items() for keep in keeps for method in plan.methods)
 
 
-def _measure(
-    trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str
-) -> tuple[Any, list[Row]]:
+def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str) -> tuple[Any, list[Row]]:
     """The mask that `method` chose, and a row for each stage."""
     choose = plan.methods[method]
     chosen, (mask, _) = _timed(
@@ -175,8 +174,8 @@ def _measure(
     for refit in plan.stages:
         refitting, model = 0.0, trial.model
         if refit:
-            refitting, model = _timed(lambda: procedures.refit(trial.model, mask, trial.calibration))
-        seconds, result = _timed(lambda model=model: procedures.evaluate(model, trial.test, mask))
+            refitting, model = _timed(partial(procedures.refit, trial.model, mask, trial.calibration))
+        seconds, result = _timed(partial(procedures.evaluate, model, trial.test, mask))
         names = (unit, keep, method, trial.seed, refit)
         rows.append(_row(names, (int(mask.kept_count), int(mask.size)), result, (chosen, refitting, seconds)))
     return mask, rows

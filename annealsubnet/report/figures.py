@@ -7,6 +7,7 @@ are replaced by CSS variables, so that one figure is legible on light and on dar
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -29,7 +30,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--faint", PAPER: "--paper",
 }
 """Color to the CSS variable that stands for it on the page."""
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "svg.fonttype": "path",
@@ -208,26 +209,17 @@ def _apart(values: Sequence[float], step: float, low: float, high: float) -> lis
         >>> _apart([3.0, 2.9, 0.0], 1.0, 0.0, 4.0)
         [3.45, 2.45, 0.0]
     """
-    groups: list[list[float]] = []  # each: sum of (value + step × index in the group), members
+    groups: list[tuple[float, int]] = []  # each: the least-squares place of its first label, and how many it has
     for value in values:
-        groups.append([value, 1])
-        while len(groups) > 1 and _top(groups[-2]) - groups[-2][1] * step < _top(groups[-1]):
-            total, members = groups.pop()
-            groups[-1][0] += total + members * groups[-1][1] * step
-            groups[-1][1] += members
-        groups[-1][0] = _clamped(groups[-1], step, low, high)
-    return [_top(group) - step * index for group in groups for index in range(int(group[1]))]
-
-
-def _top(group: Sequence[float]) -> float:
-    """Where the first of a group of labels goes: the least-squares place."""
-    return group[0] / group[1]
-
-
-def _clamped(group: Sequence[float], step: float, low: float, high: float) -> float:
-    """The group's sum after moving it into [low, high]."""
-    top = min(max(_top(group), low + step * (group[1] - 1)), high)
-    return top * group[1]
+        group = (value, 1)
+        while groups and groups[-1][0] - groups[-1][1] * step < group[0]:
+            (first, above), (second, below) = groups.pop(), group
+            group = ((above * first + below * (second + above * step)) / (above + below), above + below)
+        groups.append(group)
+    places = [first - step * index for first, members in groups for index in range(members)]
+    last = len(places) - 1
+    inside = (min(max(place, low + step * (last - index)), high - step * index) for index, place in enumerate(places))
+    return list(inside)
 
 
 def _weights_picture(kept: np.ndarray, shape: tuple[int, ...] | None) -> tuple[np.ndarray, str]:

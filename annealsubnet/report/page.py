@@ -53,7 +53,7 @@ def page(story: Story, facts: Facts, figure: str) -> str:
         headline=escape(story.headline),
         lead=escape(story.before),
         figure=f"<figure>{figure}<figcaption>{escape(story.caption)}</figcaption></figure>",
-        reading=escape(story.reading),
+        reading=escape(story.reading("is bold")),
         tables="\n".join(_results(dense, block, story) for block in blocks) + _legend(story),
         masks="\n".join(_mask(story, unit) for unit in story.pictures) or "<p>No mask was kept.</p>",
         times=_times(story.rows, facts.seconds, story.labels),
@@ -88,7 +88,7 @@ def _cells(cells: Sequence[Cell | None]) -> str:
     texts = []
     for cell in cells:
         spread = f" <small>± {cell.spread}</small>" if cell and cell.spread else ""
-        texts.append(f'<td{" class=best" if cell and cell.best else ""}>{cell.mean if cell else "–"}{spread}</td>')
+        texts.append(f"<td{' class=best' if cell and cell.best else ''}>{cell.mean if cell else '–'}{spread}</td>")
     return "".join(texts)
 
 

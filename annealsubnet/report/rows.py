@@ -8,9 +8,10 @@ The spread of n seeds is the sample standard deviation, s = (Σ (aᵢ − ā)² 
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 Keep = float | int
 
@@ -144,8 +145,14 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     Raises:
         ValueError: The file has other columns.
     """
-    readers = {int: int, float: float, str: str, bool: {"True": True, "False": False}.__getitem__, Keep: parse_keep}
-    kinds = {field.name: readers[field.type] for field in fields(Row)}  # type: ignore[index]
+    readers: dict[Any, Callable[[str], Any]] = {
+        int: int,
+        float: float,
+        str: str,
+        bool: {"True": True, "False": False}.__getitem__,
+        Keep: parse_keep,
+    }
+    kinds = {field.name: readers[field.type] for field in fields(Row)}
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.DictReader(file)
         if lines.fieldnames != list(kinds):

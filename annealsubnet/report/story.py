@@ -24,7 +24,7 @@ class Story:
         rows: every measurement.
         labels: method to the name that is shown.
         ours: method that is emphasized and whose masks are shown.
-        network: what was pruned, as "a perceptron of 128 and 64 neurons".
+        network: what was pruned, as "a network trained here".
         data: what it was tested on, as "scikit-learn's handwritten digits".
         pictures: unit to the mask that is shown.
     """
@@ -77,27 +77,25 @@ class Story:
         """What was done."""
         methods = dict.fromkeys(row.method for row in self.rows if row.method != DENSE)
         others = len(methods) - (self.ours in methods)
-        chosen = " and ".join(f"{unit}s" for unit in self.units)
         if others == 0:
-            by = f"by the method “{self.labels.get(self.ours, self.ours)}”"
+            who = f"the method “{self.labels.get(self.ours, self.ours)}” chooses"
+        elif self.ours == "annealed":
+            who = f"annealing and {others} other method{'s' if others > 1 else ''} choose"
         else:
-            by = f"by {len(methods)} methods"
-            if self.ours == "annealed":
-                by = f"by annealing and by {others} other method{'s' if others > 1 else ''}"
-        refit = " Each method's choice gets the same least-squares refit of what is left." if self.has_refit else ""
+            who = f"{len(methods)} methods choose"
+        chosen = " or ".join(f"{unit}s" for unit in self.units)
+        refit = " After each choice what is left gets the same least-squares refit." if self.has_refit else ""
         return (
-            f"{self.network[:1].upper()}{self.network[1:]} classifies {self.data} with {self._percent(self.dense)} "
-            f"accuracy. Here only part of its {chosen} is kept, chosen {by}.{refit}"
+            f"{self.network[:1].upper()}{self.network[1:]} gets {self._percent(self.dense)} of {self.rows[0].examples:,} "
+            f"test examples right ({self.data}). Here only part of its {chosen} stays; {who} which.{refit}"
         )
 
-    @property
-    def reading(self) -> str:
-        """How to read the numbers."""
-        examples = next(row.examples for row in self.rows)
+    def reading(self, best: str) -> str:
+        """How to read the numbers; `best` says how the best of each column is marked."""
         seeds = len(self.seeds)
         over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
-        best = "; the best of each column is bold" if self._compares else ""
-        return f"Accuracy in % on {examples:,} test examples{over}{best}."
+        marked = f"; the best of each column {best}" if self._compares else ""
+        return f"The numbers are test accuracies in %{over}{marked}."
 
     @property
     def caption(self) -> str:

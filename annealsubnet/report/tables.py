@@ -75,9 +75,7 @@ def arrange(rows: Sequence[Row]) -> tuple[Cell, tuple[Block, ...]]:
     found = dict.fromkeys((row.unit, row.refit) for row in pruned)
     units = list(dict.fromkeys(unit for unit, _ in found))
     order = [(unit, refit) for unit in units for refit in (True, False) if (unit, refit) in found]
-    return dense, tuple(
-        _block([row for row in pruned if (row.unit, row.refit) == key], *key, decimals) for key in order
-    )
+    return dense, tuple(_block([row for row in pruned if (row.unit, row.refit) == key], *key, decimals) for key in order)
 
 
 def results_table(
@@ -99,6 +97,7 @@ def results_table(
     columns = max(len(block.keeps) for block in blocks)
     texts = [cell.text for block in blocks for cells in block.cells.values() for cell in cells if cell]
     first = max(len(block.title) for block in blocks) + 2
+    digits = max(len(cell.spread) for block in blocks for cells in block.cells.values() for cell in cells if cell)
     stacked = first + columns * (max(map(len, texts)) + len(mark) + 3) > width
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
@@ -107,24 +106,22 @@ def results_table(
     for number, block in enumerate(blocks):
         if number:
             table.add_row()
-        table.add_row(Text(block.title, "bold"), *(Text(keep_label(keep), "bold") for keep in block.keeps))
-        table.add_row(Text("dense network", "dim"), *(Text(dense.text, "dim") for _ in block.keeps))
+        table.add_row(Text(block.title, "bold"), *(Text(keep_label(keep) + " " * len(mark), "bold") for keep in block.keeps))
+        table.add_row(Text("dense network", "dim"), *(_rich(dense, digits, stacked, mark) for _ in block.keeps), style="dim")
         for method, cells in block.cells.items():
             name = Text(labels.get(method, method), "cyan" if method == ours else "")
-            table.add_row(name, *(_rich(cell, stacked, mark) for cell in cells))
+            table.add_row(name, *(_rich(cell, digits, stacked, mark) for cell in cells))
     return table
 
 
-def _rich(cell: Cell | None, stacked: bool, mark: str) -> Text:
-    """The text of `cell` for the terminal."""
+def _rich(cell: Cell | None, digits: int, stacked: bool, mark: str) -> Text:
+    """The text of `cell` for the terminal; spreads fill `digits` letters, so that the means stand in a column."""
     if cell is None:
         return Text("–", "dim")
     text = Text(cell.mean, "bold" if cell.best else "")
     if cell.spread:
-        text.append(("\n± " if stacked else " ± ") + cell.spread, "bold" if cell.best else "dim")
-    if mark:
-        text.append(mark if cell.best else " " * len(mark))
-    return text
+        text.append(("\n± " if stacked else " ± ") + cell.spread.rjust(digits), "bold" if cell.best else "dim")
+    return text.append(mark if cell.best else " " * len(mark))
 
 
 def _block(rows: Sequence[Row], unit: str, refit: bool, decimals: int) -> Block:

@@ -1,7 +1,7 @@
 """Writing: every file of a report, complete or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ from annealsubnet.report.story import Story
 
 
 def write_report(
-    folder: Path, story: Story, facts: Facts, *, masks: Mapping[str, Any], config: Mapping[str, Any], overwrite: bool
+    folder: Path,
+    story: Story,
+    facts: Facts,
+    *,
+    masks: Mapping[str, Any],
+    config: Mapping[str, Any],
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[str, ...]:
     """Write results.csv, accuracy.png, accuracy.svg, the masks, config.json and report.html into a new folder.
 
@@ -24,6 +31,7 @@ def write_report(
         masks: name of a file to a mask, which is saved under that name.
         config: everything that it takes to run it again; written to config.json.
         overwrite: whether complete earlier results in `folder` may be replaced.
+        check: called when all files are written and before they appear; what it raises leaves no folder behind.
 
     Returns:
         Names of the files.
@@ -44,4 +52,5 @@ def write_report(
         (draft / "report.html").write_text(document, encoding="utf-8")
         whole = {"format": FORMAT, "files": sorted(names), **config}
         (draft / MARKER).write_text(json.dumps(whole, indent=2, default=str) + "\n", encoding="utf-8")
+        check()
     return names

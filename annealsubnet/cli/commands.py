@@ -1,0 +1,107 @@
+"""Commands: the words that the command line takes, as frozen values.
+
+A subcommand is a dataclass with a `run` method; its docstring and those of its fields are the help text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import tyro
+
+Unit = Literal["weight", "neuron", "head"]
+Scope = Literal["network", "layer", "neuron"]
+
+
+def _word(metavar: str, *, hint: str = "") -> Any:
+    """How an option's value is called in the help text, and its default where that says more than the description."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})" if hint else "")
+
+
+class Command(Protocol):
+    """What every subcommand has."""
+
+    def run(self) -> None:
+        """Do what was asked."""
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Keep the best part of a network, chosen by annealing and by the classical methods, and compare them.
+
+    With nothing else it trains a small network on scikit-learn's handwritten digits and prunes that. It prints a table and
+    writes a folder with report.html, results.csv, a figure and the mask.
+    """
+
+    subject: Annotated[str | None, tyro.conf.Positional, _word("[MODULE:FUNCTION]")] = None
+    """Your own network and data: a function that returns (model, calibration data, test data)."""
+
+    data: Annotated[str | None, _word("digits|mnist|cifar10|FILE.npz")] = None
+    """Data to use; digits, or what --network is for, if not given."""
+
+    network: Annotated[str | None, _word("NAME")] = None
+    """Named network, such as digits-mlp, mlpnet, lenet-300-100 or resnet20; one that fits the data if not given."""
+
+    checkpoint: Annotated[Path | None, _word("FILE")] = None
+    """Weights of --network (.npz or .safetensors); without them it is trained first."""
+
+    unit: Annotated[tuple[Unit, ...], _word("weight|neuron|head ...", hint="default: neuron weight")] = ("neuron", "weight")
+    """What is kept or removed; one or more."""
+
+    keep: Annotated[tuple[str, ...], _word("SIZE ...")] = ()
+    """How much is kept, one or more: fractions (0.05 or 5%) or counts (200). By default .5 .25 .12 of the neurons and
+    .2 .1 .05 of the weights."""
+
+    scope: Scope = "network"
+    """Over what a size is meant."""
+
+    method: Annotated[tuple[str, ...], _word("NAME ...")] = ()
+    """Methods to compare (annealed, magnitude, ...), one or more; all that can choose the unit if not given."""
+
+    refit: bool = True
+    """Measure also after a least-squares refit of what is kept, the same for all methods."""
+
+    seed: Annotated[
+        tuple[int, ...], tyro.conf.arg(aliases=["--seeds"], metavar="INT ...", help_behavior_hint="(default: 0 1 2)")
+    ] = (0, 1, 2)
+    """Seeds of the network, of the calibration examples and of the methods; one or more."""
+
+    calibration: Annotated[int | None, _word("INT")] = None
+    """Training examples that methods and refit may read. By default 5,000 of named data, all of your own."""
+
+    out: Annotated[Path | None, _word("FOLDER")] = None
+    """Folder to write: annealsubnet-results, or the first free annealsubnet-results-2, -3, ... if not given."""
+
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace earlier results in that folder."""
+
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print nothing but errors."""
+
+    def run(self) -> None:
+        """Compare, print, write."""
+        from annealsubnet.cli.prune import prune
+
+        prune(self)
+
+
+COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune}
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that `arguments` ask for.
+
+    Raises:
+        SystemExit: They can't be parsed (code 2), or ask for help (code 0).
+
+    Example:
+        >>> parse(["prune", "--keep", ".5", "10%", "--seed", "3"]).keep
+        ('.5', '10%')
+    """
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="annealsubnet",
+        description="Find the best subnetwork of a Flax network by annealing.",
+        args=list(arguments),
+    )

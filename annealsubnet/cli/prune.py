@@ -1,0 +1,237 @@
+"""`annealsubnet prune`: from the words of the command line to a table and a folder.
+
+Everything that can be refused is refused first; then the work; then the files, all at once.
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from annealsubnet import report
+from annealsubnet.cli.commands import Prune
+from annealsubnet.cli.interrupts import remembered_interrupts
+from annealsubnet.cli.methods import Method, chosen_methods, known_methods
+from annealsubnet.cli.refusals import Refusal
+from annealsubnet.cli.subjects import Subject, named_subject, own_subject
+from annealsubnet.report import names, provenance
+
+DEFAULT_FOLDER = Path("annealsubnet-results")
+DEFAULT_KEEPS: Mapping[str, tuple[report.Keep, ...]] = {
+    "neuron": (0.5, 0.25, 0.12),
+    "weight": (0.2, 0.1, 0.05),
+    "head": (0.75, 0.5, 0.25),
+}
+FEW_METHODS = 3
+"""With no more methods than this, the terminal's table also shows the accuracies before the refit."""
+
+
+@dataclass
+class Stages:
+    """Wall time of each stage of the run.
+
+    Attributes:
+        seconds: stage to its time so far.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to `stage`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def prune(options: Prune, *, methods: Mapping[str, Method] | None = None, procedures: report.Procedures | None = None) -> None:
+    """Carry out what `options` ask for.
+
+    Args:
+        options: from the command line.
+        methods: by name; `annealsubnet.prune` and the baselines if `None`.
+        procedures: what evaluates and refits; the package's own functions if `None`.
+
+    Raises:
+        Refusal: They can't be carried out.
+        ValueError, TypeError, OSError: As the package's functions raise them.
+    """
+    stages = Stages()
+    output = Console(quiet=options.quiet, highlight=False)
+    with remembered_interrupts() as check_interrupt:
+        folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
+        plan = _plan(options, known_methods() if methods is None else methods)
+        with stages.timed("load"):
+            subject = _subject(options)
+        comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
+        story, masks = _story(plan, subject, comparison)
+        _print_results(output, story)
+        with stages.timed("draw and write"):
+            _write(folder, options, plan, subject, story, masks, stages, check_interrupt)
+    _print_files(output, folder, story, masks, stages)
+
+
+def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
+    """Methods, sizes and stages."""
+    if not options.unit or not options.seed:
+        raise Refusal(f"--{'unit' if not options.unit else 'seed'} needs at least one value.")
+    units = tuple(dict.fromkeys(options.unit))
+    asked = tuple(dict.fromkeys(report.parse_keep(text) for text in options.keep))
+    methods = chosen_methods(known, units, options.method)
+    return report.Plan(
+        methods=methods,
+        keeps={unit: asked or DEFAULT_KEEPS[unit] for unit in units},
+        scope=options.scope,
+        stages=(False, True) if options.refit else (False,),
+        kept_masks=report.ANNEALED if report.ANNEALED in methods else next(iter(methods)),
+    )
+
+
+def _subject(options: Prune) -> Subject:
+    """What gets pruned."""
+    if options.calibration is not None and options.calibration < 1:
+        raise Refusal(f"--calibration is {options.calibration}; at least one example is needed.")
+    if options.subject is None:
+        return named_subject(options.data, options.network, options.checkpoint, options.calibration)
+    named = [f"--{name}" for name in ("data", "network", "checkpoint") if getattr(options, name) is not None]
+    if named:
+        raise Refusal(f"{options.subject} brings its own network and data; leave out {' and '.join(named)}.")
+    return own_subject(options.subject, options.calibration)
+
+
+def _compare(
+    options: Prune,
+    plan: report.Plan,
+    subject: Subject,
+    procedures: report.Procedures | None,
+    stages: Stages,
+    check_interrupt: Callable[[], None],
+) -> report.Comparison:
+    """Run all methods, with a bar on a terminal."""
+    seeds = tuple(dict.fromkeys(options.seed))
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True, disable=options.quiet or not sys.stderr.isatty(),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("preparing", total=plan.steps * len(seeds) + 1)
+
+        def advance(step: str) -> None:
+            check_interrupt()
+            bar.update(task, description=step, advance=1)
+
+        def trials() -> Iterator[report.Trial]:
+            for seed in seeds:
+                bar.update(task, description=f"seed {seed}: network and data")
+                with stages.timed("networks and data"):
+                    trial = subject.trial(seed)
+                yield trial
+
+        start = time.perf_counter()
+        comparison = report.compare(trials(), plan, procedures=procedures, report=advance)
+        spent = time.perf_counter() - start - stages.seconds.get("networks and data", 0.0)
+        stages.seconds["choose, refit, evaluate"] = spent
+    return comparison
+
+
+def _story(
+    plan: report.Plan, subject: Subject, comparison: report.Comparison
+) -> tuple[report.Story, dict[str, tuple[str, report.Keep, Any]]]:
+    """The results with the masks that are worth keeping: for each unit the smallest that still does its work."""
+    pictures: dict[str, Any] = {}
+    masks: dict[str, tuple[str, report.Keep, Any]] = {}
+    for unit in plan.keeps:
+        keep = report.smallest_good(comparison.rows, unit, plan.kept_masks, refit=plan.stages[-1])
+        mask = comparison.masks[unit, keep]
+        pictures[unit] = (keep, mask.kept, subject.input_shape)
+        masks["mask.safetensors" if not masks else f"mask-{unit}.safetensors"] = (unit, keep, mask)
+    story = report.Story(
+        rows=comparison.rows,
+        labels=names.labels(),
+        ours=plan.kept_masks,
+        network=subject.network,
+        data=subject.data,
+        pictures=pictures,
+    )
+    return story, masks
+
+
+def _print_results(output: Console, story: report.Story) -> None:
+    """What was done, and the table."""
+    dense, blocks = report.arrange(story.rows)
+    methods = {method for block in blocks for method in block.cells}
+    if len(methods) > FEW_METHODS and story.has_refit:
+        blocks = tuple(block for block in blocks if block.refit)
+    mark = "" if output.is_terminal else "*"
+    width = output.width if output.is_terminal else 1000
+    table = report.results_table(dense, blocks, story.labels, ours=story.ours, width=width, mark=mark)
+    output.print(f"\n{story.before} {story.reading('has a *' if mark else 'is bold')}\n")
+    output.print(table, soft_wrap=not output.is_terminal)
+
+
+def _print_files(
+    output: Console,
+    folder: Path,
+    story: report.Story,
+    masks: Mapping[str, tuple[str, report.Keep, Any]],
+    stages: Stages,
+) -> None:
+    """Where the files are."""
+    kept = "; ".join(f"{name} keeps {report.keep_label(keep)} of the {unit}s" for name, (unit, keep, _) in masks.items())
+    label = story.labels.get(story.ours, story.ours)
+    output.print(
+        f"\nOpen {folder / 'report.html'} for the figure and everything else. In the same folder: results.csv with every "
+        f"number, accuracy.png and .svg, and the masks that “{label}” found with seed {story.seeds[0]} ({kept}). "
+        f"It took {sum(stages.seconds.values()):.0f} seconds.\n"
+    )
+
+
+def _write(
+    folder: Path,
+    options: Prune,
+    plan: report.Plan,
+    subject: Subject,
+    story: report.Story,
+    masks: Mapping[str, tuple[str, report.Keep, Any]],
+    stages: Stages,
+    check_interrupt: Callable[[], None],
+) -> None:
+    """All files, or none."""
+    command = shlex.join(["annealsubnet", *sys.argv[1:]])
+    sizes = {unit: ", ".join(map(report.keep_label, keeps)) for unit, keeps in plan.keeps.items()}
+    asked = {
+        **subject.facts,
+        **{f"{unit}s kept": f"{text}, over each {plan.scope}" for unit, text in sizes.items()},
+        "methods": ", ".join(story.labels.get(method, method) for method in plan.methods),
+        "seeds": ", ".join(map(str, story.seeds)),
+    }
+    machine = {**provenance.machine(), **provenance.versions()}
+    config = {
+        "command": command,
+        "options": asdict(options),
+        "methods": list(plan.methods),
+        "keeps": {unit: list(keeps) for unit, keeps in plan.keeps.items()},
+        "seeds": list(story.seeds),
+        "subject": dict(subject.facts),
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "seconds": stages.seconds,
+    }
+    report.write_report(
+        folder,
+        story,
+        report.Facts(command, asked, machine, stages.seconds),
+        masks={name: mask for name, (_, _, mask) in masks.items()},
+        config=config,
+        overwrite=options.overwrite,
+        check=check_interrupt,
+    )

@@ -1,0 +1,114 @@
+"""A comparison gives every method the same networks, data and refit, and nothing else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from annealsubnet.report import Plan, Trial, compare, smallest_good
+
+
+@dataclass
+class FakeMask:
+    kept_count: int
+    size: int = 100
+
+
+@dataclass
+class FakeEvaluation:
+    accuracy: float
+    loss: float = 0.5
+    examples: int = 10
+    parameters: int = 100
+    nonzeros: int = 50
+    flops: int = 200
+
+
+class FakeProcedures:
+    """The accuracy of a network is the number it stands for; a refit adds 0.25."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def evaluate(self, model: Any, batches: Any, mask: Any = None) -> FakeEvaluation:
+        self.calls.append(("evaluate", model, batches, mask))
+        return FakeEvaluation(model)
+
+    def refit(self, model: Any, mask: Any, batches: Any) -> Any:
+        self.calls.append(("refit", model, batches, mask))
+        return model + 0.25
+
+
+def keeping(share: float) -> Any:
+    def method(model: Any, batches: Any, *, keep: Any, unit: str, scope: str, seed: int) -> tuple[FakeMask, Any]:
+        return FakeMask(round(100 * keep * share)), "not looked at"
+
+    return method
+
+
+def trials() -> Any:
+    return (Trial(seed, 0.5 + 0.125 * seed, f"calibration {seed}", f"test {seed}") for seed in (0, 1))
+
+
+PLAN = Plan({"annealed": keeping(1), "other": keeping(0.5)}, {"weight": (0.5, 0.1), "neuron": (0.2,)})
+
+
+def test_there_is_a_row_for_each_unit_size_method_seed_and_stage() -> None:
+    rows = compare(trials(), PLAN, procedures=FakeProcedures()).rows
+    assert len({(row.unit, row.keep, row.method, row.seed, row.refit) for row in rows}) == len(rows) == 2 * (1 + 3 * 2 * 2)
+    assert {(row.keep, row.method, row.kept) for row in rows if row.unit == "neuron"} == {
+        (0.2, "annealed", 20),
+        (0.2, "other", 10),
+    }
+
+
+def test_the_refit_reads_calibration_data_and_the_evaluation_test_data() -> None:
+    procedures = FakeProcedures()
+    compare(trials(), PLAN, procedures=procedures)
+    assert {(call[0], call[2].split()[0]) for call in procedures.calls} == {("evaluate", "test"), ("refit", "calibration")}
+
+
+def test_masked_and_refitted_networks_are_measured() -> None:
+    rows = compare(trials(), PLAN, procedures=FakeProcedures()).rows
+    assert {(row.seed, row.refit, row.accuracy) for row in rows} == {
+        (0, False, 0.5),
+        (0, True, 0.75),
+        (1, False, 0.625),
+        (1, True, 0.875),
+    }
+
+
+def test_without_refit_there_is_only_the_masked_network() -> None:
+    procedures = FakeProcedures()
+    rows = compare(trials(), Plan(PLAN.methods, PLAN.keeps, stages=(False,)), procedures=procedures).rows
+    assert not any(row.refit for row in rows)
+    assert {call[0] for call in procedures.calls} == {"evaluate"}
+
+
+def test_our_masks_of_the_first_seed_are_kept() -> None:
+    masks = compare(trials(), PLAN, procedures=FakeProcedures()).masks
+    assert {key: mask.kept_count for key, mask in masks.items()} == {
+        ("weight", 0.5): 50,
+        ("weight", 0.1): 10,
+        ("neuron", 0.2): 20,
+    }
+
+
+def test_every_choice_is_reported_once() -> None:
+    steps: list[str] = []
+    compare(trials(), PLAN, procedures=FakeProcedures(), report=steps.append)
+    assert len(steps) == 2 * PLAN.steps == 12
+
+
+def test_a_method_that_fails_ends_the_comparison() -> None:
+    def failing(*arguments: Any, **options: Any) -> Any:
+        raise ValueError("no such size")
+
+    with pytest.raises(ValueError, match="no such size"):
+        compare(trials(), Plan({"annealed": failing}, {"weight": (0.5,)}), procedures=FakeProcedures())
+
+
+def test_the_smallest_size_within_a_point_of_the_dense_network_is_good(rows) -> None:
+    assert smallest_good(rows, "weight", "annealed", refit=True) == 0.5
+    assert smallest_good(rows, "weight", "annealed", refit=True, tolerance=0.06) == 0.25
+    assert smallest_good(rows, "weight", "magnitude", refit=True) == 0.5, "none is good: the largest"
