@@ -16,6 +16,7 @@ CHECKED = (
     "networks",
     "mask_files",
     "masks",
+    "budgets",
     "losses",
     "shrinking",
     "evaluation",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import annealsubnet
+
 PACKAGE = Path(__file__).parent.parent / "annealsubnet"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -15,6 +17,7 @@ ORDER = [
     "networks",
     "mask_files",
     "masks",
+    "budgets",
     "losses",
     "shrinking",
     "evaluation",
@@ -22,7 +25,6 @@ ORDER = [
     "neighborhoods",
     "problems",
     "solvers",
-    "refit",
     "refitting",
     "pruning",
     "baselines",
@@ -31,13 +33,15 @@ ORDER = [
     "cli",
     "__main__",
 ]
+# `from annealsubnet import prune` imports annealsubnet.pruning
+PUBLIC = dict(annealsubnet._HOME)
 INDEPENDENT = {"solvers": {"solvers", "problems"}, "examples": {"examples"}}
 
 
 def part_of(module: str) -> str | None:
-    """The part of the package that a dotted module name belongs to; None outside it and for the package itself."""
+    """The part of the package that a dotted name belongs to; None outside it and for the package itself."""
     names = module.split(".")
-    return names[1] if names[0] == "annealsubnet" and len(names) > 1 else None
+    return PUBLIC.get(names[1], names[1]) if names[0] == "annealsubnet" and len(names) > 1 else None
 
 
 def imported(path: Path) -> list[tuple[int, str]]:
