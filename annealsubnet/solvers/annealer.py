@@ -1,0 +1,163 @@
+"""`Annealer`: simulated annealing of quadratic models, as a dimod sampler.
+
+Each read starts from a random state (or one given), is swept through a schedule of rising inverse temperatures by
+Metropolis' rule, and returns the best state it passed through. Where the number of ones is fixed, moves exchange a one
+and a zero, so every state along the way has the right count and no penalty term is needed.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal
+
+import dimod
+import numpy as np
+
+from annealsubnet.solvers.options import NUM_READS, Options, refuse_unknown
+
+
+class Annealer(dimod.Sampler, dimod.Initialized):
+    """Simulated annealing on the CPU, compiled, on all processors; exact cardinalities by exchange moves.
+
+    Example:
+        >>> import dimod
+        >>> bqm = dimod.BinaryQuadraticModel({"a": -1.0, "b": -2.0, "c": -1.5}, {("a", "b"): 2.0}, 0.0, "BINARY")
+        >>> Annealer().sample(bqm, seed=0).first.energy
+        -3.5
+        >>> found = Annealer().sample(bqm, num_kept=1, num_reads=4, seed=0)
+        >>> found.first.sample == {"a": 0, "b": 1, "c": 0}
+        True
+
+    References:
+        S. Kirkpatrick, C. D. Gelatt, M. P. Vecchi, "Optimization by simulated annealing", Science 220 (1983).
+    """
+
+    def __init__(self) -> None:
+        names = [name for name in inspect.signature(self.sample).parameters if name not in ("bqm", "unknown")]
+        self._parameters: dict[str, Any] = {name: [] for name in names}
+        self._properties = {"moves": ("flip", "exchange"), "states": ("best", "last"), "vartypes": ("BINARY", "SPIN")}
+
+    def __repr__(self) -> str:
+        return "Annealer()"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every option of `sample`."""
+        return self._parameters
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """What the sampler can do: its moves, which states it returns, which variables it takes."""
+        return self._properties
+
+    def sample(
+        self,
+        bqm: dimod.BinaryQuadraticModel,
+        *,
+        num_reads: int | None = None,
+        num_sweeps: int | None = None,
+        beta_range: Sequence[float] | None = None,
+        beta_schedule: Sequence[float] | None = None,
+        initial_states: Any = None,
+        initial_states_generator: Literal["none", "tile", "random"] = "random",
+        seed: int | None = None,
+        num_threads: int | None = None,
+        num_kept: int | None = None,
+        groups: Sequence[tuple[Sequence[Hashable], int]] | None = None,
+        target: float | None = None,
+        time_limit: float | None = None,
+        interrupt_function: Callable[[], bool] | None = None,
+        state: Literal["best", "last"] = "best",
+        **unknown: Any,
+    ) -> dimod.SampleSet:
+        """Anneal a binary quadratic model.
+
+        Args:
+            bqm: the model; BINARY or SPIN, any labels.
+            num_reads: independent runs; by default as many as `initial_states`, or 16.
+            num_sweeps: passes over all variables in a run; 1000 by default.
+            beta_range: inverse temperatures (hot, cold), in units of one over energy, between which the schedule is
+                geometric; by default chosen from the biases (`solvers.schedules`). (inf, inf) is temperature zero:
+                every read descends by the same moves until none lowers the energy.
+            beta_schedule: the inverse temperature of every sweep, instead of a range.
+            initial_states: states to start from, in any form that `dimod.as_samples` takes.
+            initial_states_generator: how to make up for missing ones: "random", "tile" (repeat them) or "none"
+                (raise).
+            seed: the same seed gives the same answer, for any number of threads; drawn, and reported in `info`, if
+                None.
+            num_threads: threads to run reads on; by default one a processor where that pays.
+            num_kept: exactly how many variables are one (up, for SPIN), by exchanges.
+            groups: pairs of (variables, how many of them are one); variables of no group are flipped.
+            target: stop at the first read (in order) whose energy is no more than this.
+            time_limit: seconds after which reads are cut short and descend, and those not begun are left out; the
+                one option that gives up reproducibility.
+            interrupt_function: called every few milliseconds; stops like `time_limit` when it returns true.
+            state: "best" for the best state seen in each read, followed by a descent; "last" for its last state,
+                which is a sample of the Boltzmann distribution if the schedule is slow enough.
+            **unknown: refused.
+
+        Returns:
+            A sample a read, in the order of reads, with its energy in float64. `info` says how: seed, beta range,
+            kernel, sweeps done, moves accepted, what ended the run, seconds by step.
+
+        Raises:
+            TypeError: for an option that does not exist.
+            ValueError: for biases that are not finite, and options that do not fit the model.
+        """
+        refuse_unknown("Annealer", unknown, self._parameters)
+        given = locals()
+        return _sample(self, bqm, Options(**{name: given[name] for name in self._parameters}))
+
+
+def _sample(sampler: Annealer, bqm: dimod.BinaryQuadraticModel, options: Options) -> dimod.SampleSet:
+    from annealsubnet.solvers import annealing, compiled
+
+    start = time.perf_counter()
+    seed = options.drawn_seed
+    energy = compiled.energy_of(bqm)
+    groups = compiled.groups_of(list(bqm.variables), options.num_kept, options.groups)
+    states = _initial_states(sampler, bqm, options, groups, np.random.default_rng(seed))
+    prepared = time.perf_counter()
+    result = annealing.anneal(energy, groups, states, options, seed)
+    annealed = time.perf_counter()
+    samples = 2 * result.states - 1 if bqm.vartype is dimod.SPIN else result.states
+    sampleset = dimod.SampleSet.from_samples(
+        (samples, list(bqm.variables)), vartype=bqm.vartype, energy=result.energies, info={}
+    )
+    seconds = {
+        "prepare": prepared - start,
+        "anneal": annealed - prepared,
+        "collect": time.perf_counter() - annealed,
+    }
+    sampleset.info.update(result.info, seed=seed, seconds=seconds)
+    return sampleset
+
+
+def _initial_states(
+    sampler: Annealer, bqm: dimod.BinaryQuadraticModel, options: Options, groups: Any, rng: np.random.Generator
+) -> np.ndarray:
+    """The states that reads start from, as 0 and 1 in the order of `bqm.variables`."""
+    if options.initial_states is None:
+        if options.initial_states_generator != "random":
+            raise ValueError(f'"{options.initial_states_generator}" needs initial_states; none are given.')
+        num_reads = NUM_READS if options.num_reads is None else int(options.num_reads)
+        return groups.random_states(num_reads, rng)
+    parsed = sampler.parse_initial_states(
+        bqm,
+        initial_states=options.initial_states,
+        initial_states_generator="tile" if options.initial_states_generator == "tile" else "none",
+        num_reads=None,
+        copy_always=True,
+    ).initial_states
+    columns = [parsed.variables.index(variable) for variable in bqm.variables]
+    given = (parsed.record.sample[:, columns] > 0).astype(np.int8)
+    groups.check(given)
+    num_reads = len(given) if options.num_reads is None else int(options.num_reads)
+    missing = num_reads - len(given)
+    if missing <= 0:
+        return given[:num_reads]
+    if options.initial_states_generator == "none":
+        raise ValueError(f"num_reads is {num_reads}, but there are only {len(given)} initial states.")
+    if options.initial_states_generator == "tile":
+        return np.resize(given, (num_reads, given.shape[1]))
+    return np.concatenate([given, groups.random_states(missing, rng)])

@@ -1,0 +1,93 @@
+"""Annealing of one energy in many reads: choose a schedule and a kernel, run, and take the energies in float64."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from annealsubnet.solvers.compiled import Compiled, Energy, Groups, compile_energy
+from annealsubnet.solvers.options import Options
+from annealsubnet.solvers.reads import anneal_reads
+from annealsubnet.solvers.running import Stops, keys_for, run_reads
+from annealsubnet.solvers.schedules import default_beta_range
+from annealsubnet.solvers.vectors import LANES
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """What came of the reads.
+
+    Attributes:
+        states: 0 or 1, `[read, variable]`.
+        energies: their energies in float64.
+        info: how they were found.
+    """
+
+    states: np.ndarray
+    energies: np.ndarray
+    info: dict[str, Any]
+
+
+def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options, seed: int) -> Annealed:
+    """Anneal from the given states (0 or 1, one row a read)."""
+    betas = options.betas(lambda: _default_range(energy, groups))
+    compiled = compile_energy(energy, groups)
+    states = np.ascontiguousarray(states[:, compiled.order])
+    counts = np.zeros((len(states), 4), np.int64)
+    reason = _run(compiled, energy, states, counts, betas, options, seed) if energy.size else None
+    found = np.flatnonzero(counts[:, 2])
+    end = int(found[0]) + 1 if found.size and reason is None else len(states)
+    used = np.flatnonzero(counts[:end, 3]) if energy.size else np.arange(end)
+    used = used if used.size else np.arange(1)
+    answer = np.empty((used.size, energy.size), np.int8)
+    answer[:, compiled.order] = states[used]
+    info = {
+        "beta_range": (float(betas[0]), float(betas[-1])) if betas.size else None,
+        "kernel": "dense" if compiled.is_dense else "sparse",
+        "sweeps": int(counts[used, 0].sum()),
+        "moves_tried": int(counts[used, 0].sum()) * _moves_a_sweep(groups),
+        "moves_accepted": int(counts[used, 1].sum()),
+        "stopped_by": reason or ("target" if found.size else None),
+    }
+    return Annealed(answer, energy.of(answer), info)
+
+
+def _run(
+    compiled: Compiled,
+    energy: Energy,
+    states: np.ndarray,
+    counts: np.ndarray,
+    betas: np.ndarray,
+    options: Options,
+    seed: int,
+) -> str | None:
+    with np.errstate(divide="ignore"):
+        temperatures = (1.0 / (betas * compiled.scale)).astype(np.float32)
+    target = -np.inf if options.target is None else (options.target - energy.offset) / compiled.scale
+    target += 1e-6 * abs(target) if np.isfinite(target) else 0.0
+    keys = keys_for(seed, len(states))
+
+    def kernel(begin: int, end: int, stop: np.ndarray) -> None:
+        best = options.state == "best"
+        moves = compiled.moves
+        anneal_reads(compiled.model, moves, temperatures, keys, best, target, stop, states, begin, end, counts)
+
+    return run_reads(
+        kernel,
+        len(states),
+        num_threads=options.num_threads,
+        proposals=float(len(states)) * betas.size * energy.size,
+        stops=Stops(options.time_limit, options.interrupt_function),
+    )
+
+
+def _default_range(energy: Energy, groups: Groups) -> tuple[float, float]:
+    kept = groups.counts.sum() / max(int((groups.member >= 0).sum()), 1)
+    exchanged = groups.counts.size > 0 and bool((groups.member >= 0).all())
+    return default_beta_range(energy.linear, energy.couplings, kept_share=float(kept) if exchanged else None)
+
+
+def _moves_a_sweep(groups: Groups) -> int:
+    """A flip for every free variable and sixteen exchanges for every other."""
+    exchanged = int((groups.member >= 0).sum())
+    return groups.member.size - exchanged + LANES * exchanged

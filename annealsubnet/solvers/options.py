@@ -1,0 +1,93 @@
+"""The annealer's options, checked once."""
+
+import math
+import secrets
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from annealsubnet.solvers.schedules import checked_range, geometric
+
+NUM_READS = 16
+NUM_SWEEPS = 1000
+
+
+def refuse_unknown(name: str, unknown: Any, known: Any) -> None:
+    """Raise if there are options that `name` does not have.
+
+    Raises:
+        TypeError: naming them, and those it has.
+    """
+    extra = sorted(set(unknown) - set(known))
+    if extra:
+        raise TypeError(f"{name} has no option {', '.join(map(repr, extra))}; it has {', '.join(sorted(known))}.")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of one call of `Annealer.sample`; see there for what each means."""
+
+    num_reads: int | None = None
+    num_sweeps: int | None = None
+    beta_range: Sequence[float] | None = None
+    beta_schedule: Sequence[float] | None = None
+    initial_states: Any = None
+    initial_states_generator: Literal["none", "tile", "random"] = "random"
+    seed: int | None = None
+    num_threads: int | None = None
+    num_kept: int | None = None
+    groups: Sequence[tuple[Sequence[Hashable], int]] | None = None
+    target: float | None = None
+    time_limit: float | None = None
+    interrupt_function: Callable[[], bool] | None = None
+    state: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        _whole("num_reads", self.num_reads, 1)
+        _whole("num_sweeps", self.num_sweeps, 0)
+        _whole("num_threads", self.num_threads, 1)
+        _whole("num_kept", self.num_kept, 0)
+        _whole("seed", self.seed, 0)
+        if self.state not in ("best", "last"):
+            raise ValueError(f'state must be "best" or "last"; it is {self.state!r}.')
+        if self.initial_states_generator not in ("none", "tile", "random"):
+            raise ValueError(
+                f'initial_states_generator must be "none", "tile" or "random"; it is {self.initial_states_generator!r}.'
+            )
+        if self.beta_schedule is not None:
+            if self.beta_range is not None:
+                raise ValueError("give beta_range or beta_schedule, not both.")
+            betas = np.asarray(self.beta_schedule, dtype=np.float64)
+            if betas.ndim != 1 or not (betas >= 0).all():
+                raise ValueError("beta_schedule must be a sequence of numbers that are at least 0, one a sweep.")
+            if self.num_sweeps not in (None, betas.size):
+                raise ValueError(f"num_sweeps is {self.num_sweeps}, but beta_schedule has {betas.size} sweeps.")
+        if self.beta_range is not None:
+            checked_range(self.beta_range)
+        if self.time_limit is not None and not self.time_limit >= 0:
+            raise ValueError(f"time_limit must be at least 0 seconds; it is {self.time_limit}.")
+        if self.target is not None and math.isnan(self.target):
+            raise ValueError("target must be an energy; it is NaN.")
+
+    @property
+    def drawn_seed(self) -> int:
+        """The seed given, or one drawn from the system."""
+        return secrets.randbits(32) if self.seed is None else int(self.seed)
+
+    def betas(self, default_range: Callable[[], tuple[float, float]]) -> np.ndarray:
+        """The inverse temperature of each sweep."""
+        if self.beta_schedule is not None:
+            return np.asarray(self.beta_schedule, dtype=np.float64)
+        num_sweeps = NUM_SWEEPS if self.num_sweeps is None else self.num_sweeps
+        return geometric(default_range() if self.beta_range is None else checked_range(self.beta_range), num_sweeps)
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a whole number; it is {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; it is {value}.")

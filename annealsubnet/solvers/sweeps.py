@@ -1,0 +1,153 @@
+"""Metropolis sweeps, sixteen variables at a time: single flips, and exchanges that keep the count of ones.
+
+For variable i with state x_i, sign s_i = 1 - 2 x_i and field f_i = linear_i + Σ_j C_ij x_j, a flip changes the energy
+by s_i f_i, and then every field by s_i C_:i. A sweep of flips visits the variables in order, exactly as a scalar
+Metropolis sweep would: sixteen changes are compared with sixteen thresholds at once; the first variable that accepts
+is flipped, the fields are brought up to date, and the rest of the sixteen are compared again. So a rejected proposal
+costs a sixteenth of a comparison, and what is left is the arithmetic of the accepted ones.
+
+A sweep of exchanges visits every grouped variable a and proposes to exchange it with each of the sixteen variables of
+one random block of its group, in order: s_a (f_a - f_b) - C_ab for a pair of which one is 1 and one is 0. Which pairs
+are proposed does not depend on the state, and each is accepted by Metropolis' rule, so every sweep leaves the Boltzmann
+distribution over the states with these counts invariant.
+"""
+
+# Numba infers types; annotations would only repeat them.
+# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
+
+import numpy as np
+from numba import njit
+
+from annealsubnet.solvers.couplings import OPTIONS, add_coupling_row, close_row, copy_into, open_row, refresh_fields
+from annealsubnet.solvers.vectors import CUT, LANES, below, below_each, draw, first_lane, partners_below
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
+_ALL = np.uint32(0xFFFF)
+_UPPER = np.uint32(0xFFFE)
+_EXCHANGE = np.uint32(0x5BD1E995)
+
+
+@njit(**OPTIONS)
+def mixed(value):
+    """A 64-bit hash (the finalizer of SplitMix64)."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@njit(**OPTIONS)
+def sweep_keys(key, sweep):
+    """Two 32-bit keys for the random numbers of one sweep of the read that has this 64-bit key."""
+    bits = mixed(key + np.uint64(sweep + 1) * _GOLDEN)
+    return np.uint32(bits), np.uint32(bits >> _HALF)
+
+
+@njit(**OPTIONS)
+def flip_sweep(model, temperature, keys, state, energy, best_energy):
+    """Propose a flip of every free variable once; returns (energy, best energy, accepted).
+
+    The best state is written down just before the first uphill move that leaves it.
+    """
+    couplings, free = model[1], model[2]
+    fields, signs, best_signs, limits = state[0], state[1], state[2], state[3]
+    cut = np.float32(CUT) * temperature
+    accepted = 0
+    for at in range(0, fields.size, LANES):
+        allowed = free[at // LANES]
+        if below(fields, signs, at, cut) & allowed == 0:
+            continue
+        draw(limits, at, keys[0], keys[1], temperature)
+        mask = below_each(fields, signs, at, limits) & allowed
+        while mask != 0:
+            lane = first_lane(mask)
+            i = at + lane
+            sign = signs[i]
+            change = sign * fields[i]
+            if change > 0 and energy < best_energy:
+                best_energy = energy
+                copy_into(signs, best_signs)
+            energy += change
+            accepted += 1
+            signs[i] = -sign
+            add_coupling_row(couplings, i, sign, fields)
+            allowed &= _UPPER << np.uint32(lane)
+            mask = below_each(fields, signs, at, limits) & allowed
+    return energy, best_energy, accepted
+
+
+@njit(**OPTIONS)
+def exchange_sweep(model, temperature, keys, state, energy, best_energy, every_block):
+    """Propose to exchange every grouped variable with sixteen others; returns (energy, best energy, accepted).
+
+    With `every_block` each is exchanged with all the others of its group, for a descent that must not miss a pair.
+    """
+    couplings, groups, blocks = model[1], model[3], model[4]
+    cuts, row = state[4], state[5]
+    cuts[:] = np.float32(CUT) * temperature
+    accepted = 0
+    for a in range(model[0].size):
+        if groups[a] < 0:
+            continue
+        first, count = blocks[a, 0], blocks[a, 1]
+        if not every_block:
+            bits = mixed((np.uint64(keys[0]) << _HALF | np.uint64(keys[1])) + np.uint64(a) * _GOLDEN) >> _HALF
+            first += np.int64(bits * np.uint64(count) >> _HALF)
+            count = 1
+        coupling_row, row_at = open_row(couplings, a, row)
+        for block in range(first, first + count):
+            energy, best_energy, moves = _exchange_with_block(
+                model, temperature, keys, state, energy, best_energy, a, block * LANES, coupling_row, row_at
+            )
+            accepted += moves
+        close_row(couplings, a, row)
+    return energy, best_energy, accepted
+
+
+@njit(**OPTIONS)
+def _exchange_with_block(model, temperature, keys, state, energy, best_energy, a, at, coupling_row, row_at):
+    couplings, groups = model[1], model[3]
+    fields, signs, best_signs, limits, cuts = state[0], state[1], state[2], state[3], state[4]
+    mask = partners_below(fields, signs, groups, at, coupling_row, row_at, a, cuts)
+    if mask == 0:
+        return energy, best_energy, 0
+    draw(limits, a * LANES, keys[0] ^ _EXCHANGE, keys[1], temperature)
+    mask = partners_below(fields, signs, groups, at, coupling_row, row_at, a, limits)
+    allowed = _ALL
+    accepted = 0
+    while mask != 0:
+        lane = first_lane(mask)
+        b = at + lane
+        sign = signs[a]
+        change = sign * (fields[a] - fields[b]) - coupling_row[row_at + b]
+        if change > 0 and energy < best_energy:
+            best_energy = energy
+            copy_into(signs, best_signs)
+        energy += change
+        accepted += 1
+        signs[a] = -sign
+        signs[b] = sign
+        add_coupling_row(couplings, a, sign, fields)
+        add_coupling_row(couplings, b, -sign, fields)
+        allowed &= _UPPER << np.uint32(lane)
+        mask = partners_below(fields, signs, groups, at, coupling_row, row_at, a, limits) & allowed
+    return energy, best_energy, accepted
+
+
+@njit(**OPTIONS)
+def descend(model, moves, state):
+    """Flips and exchanges at temperature zero until none lowers the energy; fields are recomputed before each pass."""
+    keys = (np.uint32(0), np.uint32(0))
+    zero = np.float32(0.0)
+    energy = 0.0
+    for _ in range(100):
+        energy = refresh_fields(model[0], model[1], state[1], state[0])
+        accepted = 0
+        if moves[0]:
+            energy, _, accepted = flip_sweep(model, zero, keys, state, energy, -np.inf)
+        if moves[1]:
+            energy, _, exchanged = exchange_sweep(model, zero, keys, state, energy, -np.inf, True)
+            accepted += exchanged
+        if accepted == 0:
+            break
+    return energy
