@@ -5,9 +5,9 @@ A neuron z = a.w reads inputs a with second moment H = E[a a']. Keeping only the
     e(S) = min_v E (z - a_S.v)^2 = t - b_S' (H_SS)^-1 b_S,      t = E z^2,  b = E[a z]  (= H w)
 
 `select_inputs` minimizes it for every column b of `targets` by itself (the weights of the neurons of a layer); `select_units`
-minimizes the sum over all columns for one common choice of units, which may be inputs or blocks of them (the neurons, channels and
-heads that a layer reads). Neither energy is quadratic in the choice, yet an exchange of a kept for an unkept input is exact in a
-handful of operations.
+minimizes the sum over all columns for one common choice of units, which may be inputs or blocks of them (the neurons, channels
+and heads that a layer reads). Neither energy is quadratic in the choice, yet an exchange of a kept for an unkept input is exact
+in a handful of operations.
 
 When more than half stays, the set that goes is the smaller one, and with M = H^-1 and w = M b its cost has the same form,
 w_R' (M_RR)^-1 w_R: the same kernels then work on the complement.
@@ -32,11 +32,13 @@ from annealsubnet.solvers.select_refit_problem import (
     complement,
     in_threads,
     refit,
+    schedule_of,
     seeds_of,
     to_regression,
 )
+from annealsubnet.solvers.select_refit_units import select_units
 
-__all__ = ["Effort", "ErrorCurves", "Selection", "error_curves", "select_inputs"]
+__all__ = ["Effort", "ErrorCurves", "Selection", "error_curves", "select_inputs", "select_units"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def select_inputs(
     inputs, count = b.shape
     group_size, per_group = _parse_pattern(pattern, inputs)
     sizes = _sizes(num_kept, pattern, inputs, count, per_group)
-    schedule = _Schedule(group_size, per_group, num_reads, _temperatures(temperature, num_sweeps, num_reads))
+    schedule = _Schedule(group_size, per_group, num_reads, schedule_of(temperature, num_sweeps, num_reads))
     regression = to_regression(h, b, ridge)
     starts = _starts(regression, start, sizes, schedule, num_threads)
     kept = np.zeros((count, inputs), np.bool_)
@@ -129,7 +131,8 @@ def select_inputs(
                 regression, side, chosen, sizes[chosen], given, schedule, seeds_of(seed, count)[chosen], num_threads
             )
     coefficients, error = _refit_each(regression, kept, t, num_threads)
-    effort = Effort(*(int(n) for n in counters.sum(axis=0)), seconds=time.perf_counter() - began)
+    evaluated, exchanges, recomputed = (int(n) for n in counters.sum(axis=0))
+    effort = Effort(evaluated, exchanges, recomputed, time.perf_counter() - began)
     return Selection(np.ascontiguousarray(kept.T), coefficients, error, effort)
 
 
@@ -340,17 +343,3 @@ def _sizes(num_kept: int | ArrayLike | None, pattern: str | None, inputs: int, c
     if (sizes < 0).any() or (sizes > inputs).any():
         raise ValueError(f"num_kept is between {sizes.min()} and {sizes.max()}; there are {inputs} inputs.")
     return np.broadcast_to(sizes, (count,)).astype(np.int64)
-
-
-def _temperatures(temperature: str, num_sweeps: int, num_reads: int) -> FloatArray:
-    """Temperatures of the sweeps in units of the problem's scale (see `select_refit_anneal`); none for descent."""
-    if temperature not in ("annealed", "zero"):
-        raise ValueError(f'temperature is {temperature!r}; choose "annealed" or "zero".')
-    if num_sweeps < 0 or num_reads < 1:
-        raise ValueError(f"num_sweeps is {num_sweeps} and num_reads {num_reads}; give at least 0 and 1.")
-    if temperature == "zero" or num_sweeps == 0:
-        return np.empty(0)
-    return np.geomspace(_HOT, _COLD, num_sweeps)
-
-
-_HOT, _COLD = 0.4, 0.03

@@ -1,9 +1,9 @@
 """Compiled exchange annealing of best-subset regression, over the `State` of `select_refit_kernels`.
 
-A visit to a member evaluates all of its replacements (O(1) each) and draws one by heat bath. The temperature falls geometrically
-between two multiples of the problem's own scale: the median over members, at the first local optimum of exchanges, of what the best
-replacement of the member would cost. At that temperature half of the members would leave for their best replacement with odds of
-1/e or better, whatever the units of the error.
+A visit to a member evaluates all of its replacements (O(1) each) and draws one by heat bath. The temperature falls
+geometrically between two multiples of the problem's own scale: the median over members, at the first local optimum of
+exchanges, of what the best replacement of the member would cost. At that temperature half of the members would leave for their
+best replacement with odds of 1/e or better, whatever the units of the error.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from annealsubnet.solvers.select_refit_kernels import (
     BARRED,
     FLOOR,
     MATH,
-    append,
-    clear,
+    State,
+    UintArray,
     drift,
     exchange,
     grow,
@@ -22,6 +22,7 @@ from annealsubnet.solvers.select_refit_kernels import (
     next_uniform,
     rebuild,
 )
+from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
 
 _REFRESH = 64  # exchanges between two measurements of the drift
 _DRIFT = 1e-9  # of the largest |c|: beyond it the inverse is recomputed
@@ -29,7 +30,7 @@ _TIE = 1e-11  # of F: an improvement smaller than this is rounding
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def _scores(a, lo, hi, sign, state):
+def _scores(a: int, lo: int, hi: int, sign: float, state: State) -> tuple[float, float]:
     """sign * (gain of each input in the place of member a) into `state.score[lo:hi]`; that of a itself, and the largest."""
     inverse_paa = 1.0 / state.inverse[a, a]
     alpha = state.weights[a] * inverse_paa
@@ -49,7 +50,7 @@ def _scores(a, lo, hi, sign, state):
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def _draw(lo, hi, best, temperature, uniform, state):
+def _draw(lo: int, hi: int, best: float, temperature: float, uniform: float, state: State) -> int:
     """An index of `state.score[lo:hi]` drawn with probability proportional to exp(score / temperature)."""
     score, shortlist, pivot = state.score, state.shortlist, state.pivot
     threshold = best - 25.0 * temperature  # what is left out weighs less than d e^-25
@@ -71,7 +72,7 @@ def _draw(lo, hi, best, temperature, uniform, state):
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def _index_of(value, lo, hi, state):
+def _index_of(value: float, lo: int, hi: int, state: State) -> int:
     """Where `state.score[lo:hi]` holds `value`."""
     for j in range(lo, hi):
         if state.score[j] == value:
@@ -80,7 +81,19 @@ def _index_of(value, lo, hi, state):
 
 
 @njit(cache=True, nogil=True)
-def _visit(gram, c, a, q, group_size, sign, temperature, tolerance, random, counters, state):
+def _visit(
+    gram: FloatArray,
+    c: FloatArray,
+    a: int,
+    q: int,
+    group_size: int,
+    sign: float,
+    temperature: float,
+    tolerance: float,
+    random: UintArray,
+    counters: IntArray,
+    state: State,
+) -> float:
     """Offer member a every replacement; how much sign * F changed (0 where it stays)."""
     leaving = state.active[a]
     lo = leaving // group_size * group_size
@@ -105,7 +118,17 @@ def _visit(gram, c, a, q, group_size, sign, temperature, tolerance, random, coun
 
 
 @njit(cache=True, nogil=True)
-def _descend(gram, c, q, group_size, sign, tolerance, random, counters, state):
+def _descend(
+    gram: FloatArray,
+    c: FloatArray,
+    q: int,
+    group_size: int,
+    sign: float,
+    tolerance: float,
+    random: UintArray,
+    counters: IntArray,
+    state: State,
+) -> float:
     """Exchanges at temperature zero until no member has a better replacement; the change of sign * F."""
     total, since, a = 0.0, 0, 0
     while since < q:
@@ -117,7 +140,7 @@ def _descend(gram, c, q, group_size, sign, tolerance, random, counters, state):
 
 
 @njit(cache=True, nogil=True)
-def scale_of(q, group_size, sign, state):
+def scale_of(q: int, group_size: int, sign: float, state: State) -> float:
     """Median over members of what the best replacement would cost, at a local optimum."""
     costs = np.empty(q)
     for a in range(q):
@@ -128,7 +151,19 @@ def scale_of(q, group_size, sign, state):
 
 
 @njit(cache=True, nogil=True)
-def _anneal(gram, c, q, group_size, sign, temperatures, tolerance, random, counters, state, found):
+def _anneal(
+    gram: FloatArray,
+    c: FloatArray,
+    q: int,
+    group_size: int,
+    sign: float,
+    temperatures: FloatArray,
+    tolerance: float,
+    random: UintArray,
+    counters: IntArray,
+    state: State,
+    found: IntArray,
+) -> float:
     """One read: a sweep of random visits at each temperature; writes the best set seen to `found`, returns its change of F."""
     now, best = 0.0, 0.0
     found[:q] = state.active[:q]
@@ -143,7 +178,7 @@ def _anneal(gram, c, q, group_size, sign, temperatures, tolerance, random, count
 
 
 @njit(cache=True, nogil=True)
-def _value(c, q, sign, state):
+def _value(c: FloatArray, q: int, sign: float, state: State) -> float:
     """sign * F of the state."""
     total = 0.0
     for b in range(q):
@@ -152,7 +187,19 @@ def _value(c, q, sign, state):
 
 
 @njit(cache=True, nogil=True)
-def _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active):
+def _keep_best(
+    gram: FloatArray,
+    c: FloatArray,
+    q: int,
+    group_size: int,
+    sign: float,
+    tolerance: float,
+    random: UintArray,
+    counters: IntArray,
+    state: State,
+    best: float,
+    best_active: IntArray,
+) -> float:
     """Descend from the state; keep it in `best_active` if it beats `best`. The best value so far."""
     _descend(gram, c, q, group_size, sign, tolerance, random, counters, state)
     value = _value(c, q, sign, state)
@@ -163,7 +210,19 @@ def _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state,
 
 
 @njit(cache=True, nogil=True)
-def _solve(gram, c, q, group_size, sign, seed, num_reads, temperatures, counters, state, best_active):
+def _solve(
+    gram: FloatArray,
+    c: FloatArray,
+    q: int,
+    group_size: int,
+    sign: float,
+    seed: int,
+    num_reads: int,
+    temperatures: FloatArray,
+    counters: IntArray,
+    state: State,
+    best_active: IntArray,
+) -> None:
     """Descent from the state, then `num_reads` annealings from that optimum; the best set in `best_active`."""
     random = np.empty(1, np.uint64)
     random[0] = seed
@@ -191,16 +250,31 @@ def _solve(gram, c, q, group_size, sign, seed, num_reads, temperatures, counters
 
 @njit(cache=True, nogil=True)
 def solve_columns(
-    gram, columns, sizes, sign, group_size, group_cap, starts, given, seeds, num_reads, temperatures, chosen, counters
-):
+    gram: FloatArray,
+    columns: FloatArray,
+    sizes: IntArray,
+    sign: float,
+    group_size: int,
+    group_cap: int,
+    starts: BoolArray,
+    given: bool,
+    seeds: UintArray,
+    num_reads: int,
+    temperatures: FloatArray,
+    chosen: BoolArray,
+    counters: IntArray,
+) -> None:
     """Best active set of each row of `columns` (its own problem): `chosen[n]` marks the members.
 
     `starts[n]` marks the members to start from where `given`; else growth starts. `counters[n]`: replacements evaluated,
     exchanges made, inverses recomputed.
     """
     inputs = gram.shape[0]
-    state = new_state(max(np.max(sizes), 1), inputs)
-    best_active, curve = np.empty(max(np.max(sizes), 1), np.int64), np.empty(inputs + 1)
+    largest = 1
+    for n in range(sizes.size):
+        largest = max(largest, sizes[n])
+    state = new_state(largest, inputs)
+    best_active, curve = np.empty(largest, np.int64), np.empty(inputs + 1)
     for n in range(columns.shape[0]):
         q, c = sizes[n], columns[n]
         chosen[n] = False
@@ -224,7 +298,7 @@ def solve_columns(
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def eliminate(inverse, weights, num_kept, order, costs):
+def eliminate(inverse: FloatArray, weights: FloatArray, num_kept: int, order: IntArray, costs: FloatArray) -> None:
     """Backward elimination (OBC) from the full set: `order` of removal and what each costs, by rank-one updates.
 
     `inverse` and `weights` are overwritten; only the lower triangle of `inverse` is used, and it shrinks as inputs go.
@@ -260,7 +334,7 @@ def eliminate(inverse, weights, num_kept, order, costs):
 
 
 @njit(cache=True, nogil=True)
-def eliminate_columns(inverse, columns, orders, values):
+def eliminate_columns(inverse: FloatArray, columns: FloatArray, orders: IntArray, values: FloatArray) -> None:
     """Backward elimination of each row of `columns` to nothing.
 
     `orders[n]`: inputs, the last removed first; `values[n, k]`: what removing all but k of them costs.
@@ -276,7 +350,16 @@ def eliminate_columns(inverse, columns, orders, values):
 
 
 @njit(cache=True, nogil=True)
-def curve_columns(gram, columns, size, sign, group_size, group_cap, orders, values):
+def curve_columns(
+    gram: FloatArray,
+    columns: FloatArray,
+    size: int,
+    sign: float,
+    group_size: int,
+    group_cap: int,
+    orders: IntArray,
+    values: FloatArray,
+) -> None:
     """Greedy growth of each row of `columns` to `size` members: `orders[n]` as they enter, `values[n, q]` F with q of them."""
     state = new_state(size, gram.shape[0])
     for n in range(columns.shape[0]):

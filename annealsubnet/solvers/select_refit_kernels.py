@@ -7,14 +7,14 @@ They maximize (`sign` = 1) or minimize (`sign` = -1) over active sets A of a giv
 With G = H, c = b and sign 1, A is the set that stays and the error is t - F. With G = H^-1, c = H^-1 b and sign -1, A is the
 set that goes, and F is what going costs, exactly. The caller picks the smaller of the two sets.
 
-The state of an active set of size q is P = (G_AA)^-1, U = P G_A: (q x d), v = P c_A, the residual r = c - G_:A v, and the Schur
-diagonal s_j = G_jj - G_jA U_j (1 on A, where r is 0 and U the identity). Without member a the residual and the Schur diagonal are
+The state of an active set of size q is P = (G_AA)^-1, U = P G_A: (q x d), v = P c_A, the residual r = c - G_:A v, and the
+Schur diagonal s_j = G_jj - G_jA U_j (1 on A, where r is 0 and U the identity). Without member a the last two are
 
     r'_j = r_j + U_aj v_a / P_aa,     s'_j = s_j + U_aj^2 / P_aa
 
-so that F gains r'_j^2 / s'_j - v_a^2 / P_aa when j takes its place: a handful of operations a proposal, and only an exchange that
-is made costs O(q d). A *visit* to member a evaluates all of its replacements in one vectorized pass and draws one of them, or
-none, from their Boltzmann distribution (heat bath); at temperature zero it takes the best. `G` has a unit diagonal throughout.
+so that F gains r'_j^2 / s'_j - v_a^2 / P_aa when j takes its place: a handful of operations a proposal, and only an exchange
+that is made costs O(q d). A *visit* to member a evaluates all of its replacements in one vectorized pass and draws one of them,
+or none, from their Boltzmann distribution (heat bath); at temperature zero it takes the best. G has a unit diagonal.
 """
 
 from typing import NamedTuple
@@ -23,8 +23,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from annealsubnet.solvers.select_refit_problem import FloatArray, IntArray
+
+UintArray = NDArray[np.uint64]
 
 MATH = {"contract", "reassoc", "nsz", "arcp", "nnan"}  # not ninf: a drawn score may overflow before it is discarded
 BARRED = -1e300
@@ -60,7 +61,7 @@ class State(NamedTuple):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def next_uniform(counter):
+def next_uniform(counter: UintArray) -> float:
     """Splitmix64: the next number in [0, 1) of the stream whose one-word state is `counter`."""
     counter[0] += np.uint64(0x9E3779B97F4A7C15)
     z = counter[0]
@@ -70,7 +71,7 @@ def next_uniform(counter):
 
 
 @njit(cache=True, nogil=True)
-def new_state(size, inputs):
+def new_state(size: int, inputs: int) -> State:
     """An unset `State` with room for `size` members of `inputs`."""
     return State(
         np.zeros(size, np.int64),
@@ -87,7 +88,7 @@ def new_state(size, inputs):
 
 
 @njit(cache=True, nogil=True)
-def clear(c, state):
+def clear(c: FloatArray, state: State) -> None:
     """The empty active set."""
     state.residual[:] = c
     state.schur[:] = 1.0
@@ -95,7 +96,7 @@ def clear(c, state):
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def _pivot_row(gram, j, q, state):
+def _pivot_row(gram: FloatArray, j: int, q: int, state: State) -> None:
     """Row j of the Schur complement, G_j: - G_jA U, into `state.pivot`."""
     pivot = state.pivot
     pivot[:] = gram[j]
@@ -107,7 +108,7 @@ def _pivot_row(gram, j, q, state):
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def append(gram, j, q, state):
+def append(gram: FloatArray, j: int, q: int, state: State) -> None:
     """Add input j to an active set of size q."""
     _pivot_row(gram, j, q, state)
     pivot, rows, inverse = state.pivot, state.rows, state.inverse
@@ -138,7 +139,7 @@ def append(gram, j, q, state):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _enter(j, slot, weight, state):
+def _enter(j: int, slot: int, weight: float, state: State) -> None:
     """Write down that input j is in `slot`."""
     state.rows[slot, j] = 1.0
     state.residual[j] = 0.0
@@ -149,7 +150,7 @@ def _enter(j, slot, weight, state):
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def exchange(gram, a, j, q, state):
+def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
     """Replace the member in slot a by input j: removal and addition in two passes over U."""
     leaving = state.active[a]
     rows, inverse, pivot = state.rows, state.inverse, state.pivot
@@ -196,7 +197,7 @@ def exchange(gram, a, j, q, state):
 
 
 @njit(cache=True, nogil=True)
-def rebuild(gram, c, q, state):
+def rebuild(gram: FloatArray, c: FloatArray, q: int, state: State) -> None:
     """Recompute the state of the members in `state.active[:q]` from nothing."""
     active = state.active[:q].copy()
     clear(c, state)
@@ -205,7 +206,7 @@ def rebuild(gram, c, q, state):
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def drift(gram, c, q, state):
+def drift(gram: FloatArray, c: FloatArray, q: int, state: State) -> float:
     """Largest difference between the residual and c - G_:A v, relative to the largest |c|."""
     fresh = c.copy()
     for b in range(q):
@@ -220,7 +221,9 @@ def drift(gram, c, q, state):
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def grow(gram, c, size, sign, group_size, group_cap, state, curve):
+def grow(
+    gram: FloatArray, c: FloatArray, size: int, sign: float, group_size: int, group_cap: int, state: State, curve: FloatArray
+) -> None:
     """Greedy growth to `size` members; `curve[q]` is F with q members.
 
     Sign 1 on H is forward selection (orthogonal least squares); sign -1 on H^-1 is backward elimination (OBC).

@@ -1,4 +1,4 @@
-"""What both selections share: their results, and a regression checked, given its ridge and scaled to inputs of unit second moment."""
+"""What both selections share: their results, and a regression with its ridge, scaled to inputs of unit second moment."""
 
 import os
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+
+_HOT, _COLD = 0.4, 0.03
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,21 @@ def refit(regression: Regression, kept: BoolArray, columns: FloatArray) -> Float
     return weights
 
 
+def schedule_of(temperature: str, num_sweeps: int, num_reads: int) -> FloatArray:
+    """Temperatures of the sweeps in units of the problem's own scale (see `select_refit_anneal`); none for descent.
+
+    Raises:
+        ValueError: there is no such schedule.
+    """
+    if temperature not in ("annealed", "zero"):
+        raise ValueError(f'temperature is {temperature!r}; choose "annealed" or "zero".')
+    if num_sweeps < 0 or num_reads < 1:
+        raise ValueError(f"num_sweeps is {num_sweeps} and num_reads {num_reads}; give at least 0 and 1.")
+    if temperature == "zero" or num_sweeps == 0:
+        return np.empty(0)
+    return np.geomspace(_HOT, _COLD, num_sweeps)
+
+
 def seeds_of(seed: int, count: int) -> NDArray[np.uint64]:
     """A stream for each column that depends on the seed and the column's index alone."""
     with np.errstate(over="ignore"):
@@ -163,8 +180,8 @@ def seeds_of(seed: int, count: int) -> NDArray[np.uint64]:
 
 def in_threads(run: Callable[[int, int], None], count: int, num_threads: int | None) -> None:
     """Call `run(lo, hi)` on ranges that cover 0 to `count`, `num_threads` at a time."""
-    threads = num_threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, min(threads, count))
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, min(num_threads or available, count))
     if threads == 1:
         run(0, count)
         return

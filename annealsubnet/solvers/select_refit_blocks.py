@@ -1,0 +1,308 @@
+"""Compiled kernels of best-subset regression over units of one or several inputs, for any number of right-hand sides.
+
+The state is one symmetric tableau of the inputs, swept on the kept set S (P = (H_SS)^-1, s the Schur complement)
+
+    A = [ -P       P H_SN ]          Y = [ P B_S             ]          W = Y Y'
+        [ H_NS P   s_NN   ]              [ B_N - H_NS P B_S  ]
+
+so that the number of right-hand sides never appears again. A principal pivot on the inputs K adds, removes or exchanges them at
+once: with D = A_KK and Z = A_:K D^-1, A loses Z A_K: and Y loses Z Y_K. Removing unit a raises the error by tr((P_aa)^-1 W_aa),
+adding unit g lowers it by tr((s_gg)^-1 W_gg), and after a pivot on u alone the blocks of any other unit v are
+
+    A'_vv = A_vv - A_vu D^-1 A_uv,     W'_vv = (Y_v - A_vu D^-1 Y_u)(...)'
+
+which prices every exchange of u for v exactly, in O(1) for single inputs and O(p^3) for blocks of p, without making it. Kept
+and unkept units play the same part up to a sign, so visits go to whichever are fewer.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from annealsubnet.solvers.select_refit_kernels import FLOOR, MATH
+from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
+
+_REJECTED = -1e300
+_ROWS = 64  # of a product at a time, so that it stays in cache
+
+
+class Tableau(NamedTuple):
+    """State of a set of kept units.
+
+    Attributes:
+        swept: A, `[input, input]`.
+        outer: W, `[input, input]`.
+        offsets: `[unit + 1]` where each unit's inputs begin.
+        inside: `[unit]` True where it is kept.
+    """
+
+    swept: FloatArray
+    outer: FloatArray
+    offsets: IntArray
+    inside: BoolArray
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _subtract_product(target: FloatArray, left: FloatArray, right: FloatArray) -> None:
+    """target -= left @ right, in place."""
+    rank, width = right.shape
+    if rank <= 4:
+        for i in range(target.shape[0]):
+            row = target[i]
+            for e in range(rank):
+                factor, other = left[i, e], right[e]
+                for j in range(width):
+                    row[j] -= factor * other[j]
+        return
+    for lo in range(0, target.shape[0], _ROWS):
+        hi = min(lo + _ROWS, target.shape[0])
+        target[lo:hi] -= np.dot(left[lo:hi], right)
+
+
+@njit(cache=True, nogil=True)
+def _inputs_of(units: IntArray, offsets: IntArray) -> IntArray:
+    """All inputs of `units`, in order."""
+    count = 0
+    for u in units:
+        count += offsets[u + 1] - offsets[u]
+    inputs = np.empty(count, np.int64)
+    count = 0
+    for u in units:
+        for i in range(offsets[u], offsets[u + 1]):
+            inputs[count] = i
+            count += 1
+    return inputs
+
+
+@njit(cache=True, nogil=True)
+def pivot(units: IntArray, tableau: Tableau) -> None:
+    """Add the `units` that are outside and remove those that are inside, in one step."""
+    swept, outer, offsets, inside = tableau
+    inputs = _inputs_of(units, offsets)
+    size, width = inputs.size, swept.shape[0]
+    rows, outer_rows, block = np.empty((size, width)), np.empty((size, width)), np.empty((size, size))
+    for e in range(size):
+        rows[e] = swept[inputs[e]]
+        outer_rows[e] = outer[inputs[e]]
+        for f in range(size):
+            block[e, f] = rows[e, inputs[f]]
+    inverse = np.linalg.inv(block)
+    inverse = 0.5 * (inverse + inverse.T)
+    z_rows = np.dot(inverse, rows)
+    z = np.ascontiguousarray(z_rows.T)
+    _subtract_product(swept, z, rows)
+    for e in range(size):
+        i = inputs[e]
+        swept[i] = z_rows[e]
+        swept[:, i] = z_rows[e]
+        z_rows[:, i] = -inverse[:, e]
+        z_rows[e, i] += 1.0
+    for e in range(size):
+        for f in range(size):
+            swept[inputs[e], inputs[f]] = -inverse[e, f]
+    _update_outer(outer, inputs, outer_rows, z_rows)
+    for u in units:
+        if inside[u]:
+            for i in range(offsets[u], offsets[u + 1]):
+                swept[i] *= -1.0
+                outer[i] *= -1.0
+                swept[:, i] *= -1.0
+                outer[:, i] *= -1.0
+        inside[u] = not inside[u]
+
+
+@njit(cache=True, nogil=True)
+def _update_outer(outer: FloatArray, inputs: IntArray, outer_rows: FloatArray, z_rows: FloatArray) -> None:
+    """W of Y - Z Y_K: W loses Z Q + (Z Q)' with Q = W_K: - W_KK Z' / 2."""
+    size, width = z_rows.shape
+    square = np.empty((size, size))
+    for e in range(size):
+        for f in range(size):
+            square[e, f] = outer_rows[e, inputs[f]]
+    right = np.empty((2 * size, width))
+    right[:size] = outer_rows - 0.5 * np.dot(square, z_rows)
+    right[size:] = z_rows
+    left = np.empty((width, 2 * size))
+    left[:, :size] = z_rows.T
+    left[:, size:] = right[:size].T
+    _subtract_product(outer, left, right)
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _invert_small(block: FloatArray, size: int) -> bool:
+    """Invert a symmetric positive definite `block[:size, :size]` in place by sweeps; False where it is singular."""
+    for k in range(size):
+        d = block[k, k]
+        if not d > FLOOR:
+            return False
+        d = 1.0 / d
+        for i in range(size):
+            if i != k:
+                factor = block[i, k] * d
+                for j in range(size):
+                    if j != k:
+                        block[i, j] -= factor * block[k, j]
+        for i in range(size):
+            if i != k:
+                block[i, k] *= d
+                block[k, i] = block[i, k]
+        block[k, k] = -d
+    for i in range(size):
+        for j in range(size):
+            block[i, j] = -block[i, j]
+    return True
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def own_value(u: int, tableau: Tableau, scratch: FloatArray) -> float:
+    """What unit u is worth: the rise of the error on its removal, or the fall on its addition."""
+    swept, outer, offsets, inside = tableau
+    lo, hi = offsets[u], offsets[u + 1]
+    sign = -1.0 if inside[u] else 1.0
+    if hi - lo == 1:
+        schur = sign * swept[lo, lo]
+        return outer[lo, lo] / schur if schur > FLOOR else 0.0
+    block = scratch[0]
+    for i in range(hi - lo):
+        for j in range(hi - lo):
+            block[i, j] = sign * swept[lo + i, lo + j]
+    if not _invert_small(block, hi - lo):
+        return 0.0
+    value = 0.0
+    for i in range(hi - lo):
+        for j in range(hi - lo):
+            value += block[i, j] * outer[lo + i, lo + j]
+    return value
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _pair_value(v: int, u: int, inverse: FloatArray, tableau: Tableau, scratch: FloatArray) -> float:
+    """What block v is worth after a pivot on block u alone; `inverse` is (A_uu)^-1."""
+    swept, outer, offsets, inside = tableau
+    v_lo, u_lo = offsets[v], offsets[u]
+    p, q = offsets[v + 1] - v_lo, offsets[u + 1] - u_lo
+    sign = -1.0 if inside[v] else 1.0
+    block, cross, twice = scratch[1], scratch[2], scratch[3]
+    for i in range(p):  # cross = A_vu D^-1; twice = cross W_uu - 2 W_vu, so that W' = W_vv + twice cross' symmetrized
+        for e in range(q):
+            cross[i, e] = 0.0
+            twice[i, e] = -2.0 * outer[v_lo + i, u_lo + e]
+        for f in range(q):
+            factor = swept[v_lo + i, u_lo + f]
+            for e in range(q):
+                cross[i, e] += factor * inverse[f, e]
+        for f in range(q):
+            factor = cross[i, f]
+            for e in range(q):
+                twice[i, e] += factor * outer[u_lo + f, u_lo + e]
+    for i in range(p):
+        for j in range(p):
+            total = swept[v_lo + i, v_lo + j]
+            for e in range(q):
+                total -= cross[i, e] * swept[v_lo + j, u_lo + e]
+            block[i, j] = sign * total
+    if not _invert_small(block, p):
+        return -1.0
+    value = 0.0
+    for i in range(p):
+        for j in range(p):
+            total = outer[v_lo + i, v_lo + j]
+            for e in range(q):
+                total += twice[i, e] * cross[j, e]
+            value += block[i, j] * total
+    return value
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _score_inputs(u: int, tableau: Tableau, score: FloatArray) -> None:
+    """Worth of every other single input after a pivot on input u alone, into `score` (meaningless on u's own side)."""
+    swept, outer = tableau.swept, tableau.outer
+    inverse = 1.0 / swept[u, u]
+    row, outer_row, outer_u = swept[u], outer[u], outer[u, u]
+    sign = 1.0 if tableau.inside[u] else -1.0  # of A on the other side
+    for v in range(score.size):
+        z = row[v] * inverse
+        schur = sign * (swept[v, v] - z * row[v])
+        score[v] = (outer[v, v] - 2.0 * z * outer_row[v] + z * z * outer_u) / schur if schur > FLOOR else -1.0
+
+
+@njit(cache=True, nogil=True)
+def _shortlist(u: int, tableau: Tableau, worth: FloatArray, limit: int) -> IntArray:
+    """Units of the other side worth pricing exactly: half by their own worth, half by their coupling to u."""
+    swept, offsets, inside = tableau.swept, tableau.offsets, tableau.inside
+    others = np.flatnonzero(inside != inside[u])
+    if others.size <= limit:
+        return others
+    coupling = np.empty(others.size)
+    sign = 1.0 if inside[u] else -1.0
+    for n in range(others.size):
+        v, total = others[n], 0.0
+        for i in range(offsets[u], offsets[u + 1]):
+            for j in range(offsets[v], offsets[v + 1]):
+                total += swept[i, j] * swept[i, j] / (abs(swept[j, j]) + 1e-30)
+        coupling[n] = -total
+    chosen = np.zeros(inside.size, np.bool_)
+    for n in np.argsort(-sign * worth[others])[: limit // 2]:
+        chosen[others[n]] = True
+    left = limit - limit // 2
+    for n in np.argsort(coupling):
+        if left == 0:
+            break
+        if not chosen[others[n]]:
+            chosen[others[n]] = True
+            left -= 1
+    return np.flatnonzero(chosen)
+
+
+@njit(cache=True, nogil=True)
+def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatArray, scratch: FloatArray) -> tuple[float, int]:
+    """Worth of the exchanges of u into `score`, with the sign that makes the largest the best; the same of leaving u as it is.
+
+    A kept u wants the replacement that is worth most; for an unkept u the kept unit that is worth least should go.
+    """
+    swept, offsets, inside = tableau.swept, tableau.offsets, tableau.inside
+    sign = 1.0 if inside[u] else -1.0
+    priced = 0
+    if offsets.size - 1 == swept.shape[0]:
+        _score_inputs(u, tableau, score)
+        for v in range(score.size):
+            if inside[v] == inside[u] or score[v] < 0.0:
+                score[v] = _REJECTED
+            else:
+                score[v] *= sign
+                priced += 1
+        return sign * own_value(u, tableau, scratch), priced
+    score[:] = _REJECTED
+    lo, size = offsets[u], offsets[u + 1] - offsets[u]
+    inverse = scratch[4]
+    for i in range(size):
+        for j in range(size):
+            inverse[i, j] = -sign * swept[lo + i, lo + j]
+    if not _invert_small(inverse, size):
+        return 0.0, 0
+    for i in range(size):
+        for j in range(size):
+            inverse[i, j] *= -sign
+    for v in _shortlist(u, tableau, worth, limit):
+        value = _pair_value(v, u, inverse, tableau, scratch)
+        score[v] = sign * value if value >= 0.0 else _REJECTED
+        priced += 1
+    return sign * own_value(u, tableau, scratch), priced
+
+
+@njit(cache=True, nogil=True)
+def draw(score: FloatArray, stay: float, temperature: float, uniform: float) -> int:
+    """A unit drawn with probability proportional to exp(score / temperature), or -1 for leaving things as they are."""
+    best = max(stay, np.max(score))
+    total = np.exp((stay - best) / temperature)
+    for v in range(score.size):
+        if score[v] > best - 30.0 * temperature:
+            total += np.exp((score[v] - best) / temperature)
+    target = uniform * total
+    for v in range(score.size):
+        if score[v] > best - 30.0 * temperature:
+            target -= np.exp((score[v] - best) / temperature)
+            if target < 0.0:
+                return v
+    return -1

@@ -1,0 +1,197 @@
+"""Compiled greedy starts, descent and annealing over the `Tableau` of `select_refit_blocks`."""
+
+import numpy as np
+from numba import njit
+
+from annealsubnet.solvers.select_refit_blocks import Tableau, draw, own_value, pivot, price
+from annealsubnet.solvers.select_refit_kernels import next_uniform
+from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
+
+_REFRESH = 32  # exchanges between two measurements of the drift
+_DRIFT = 1e-8  # beyond it the tableau is recomputed
+
+
+@njit(cache=True, nogil=True)
+def new_scratch(offsets: IntArray) -> FloatArray:
+    """Room for the blocks of one unit."""
+    size = 1
+    for u in range(offsets.size - 1):
+        size = max(size, offsets[u + 1] - offsets[u])
+    return np.zeros((5, size, size))
+
+
+@njit(cache=True, nogil=True)
+def copy_of(tableau: Tableau) -> Tableau:
+    """A tableau of its own."""
+    return Tableau(tableau.swept.copy(), tableau.outer.copy(), tableau.offsets, tableau.inside.copy())
+
+
+@njit(cache=True, nogil=True)
+def move_to(inside: BoolArray, tableau: Tableau) -> None:
+    """Pivot until exactly the units of `inside` are kept."""
+    different = np.flatnonzero(inside != tableau.inside)
+    if different.size:
+        pivot(different, tableau)
+
+
+@njit(cache=True, nogil=True)
+def grow(size: int, tableau: Tableau) -> float:
+    """Add the unit worth most, or remove the one worth least, until `size` are kept; the change of the explained part."""
+    scratch = new_scratch(tableau.offsets)
+    one = np.empty(1, np.int64)
+    kept = int(np.sum(tableau.inside))
+    total = 0.0
+    while kept != size:
+        adds = kept < size
+        chosen, best = -1, 0.0
+        for u in range(tableau.inside.size):
+            if tableau.inside[u] != adds:
+                value = own_value(u, tableau, scratch)
+                if chosen < 0 or ((value > best) == adds and value != best):
+                    chosen, best = u, value
+        one[0] = chosen
+        pivot(one, tableau)
+        total += best if adds else -best
+        kept += 1 if adds else -1
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _worths(tableau: Tableau, limit: int, scratch: FloatArray, worth: FloatArray) -> None:
+    """Own worth of every unit, where shortlists will ask for it."""
+    if tableau.offsets.size - 1 == tableau.swept.shape[0] or tableau.inside.size <= limit:
+        return
+    for u in range(worth.size):
+        worth[u] = own_value(u, tableau, scratch)
+
+
+@njit(cache=True, nogil=True)
+def _drift(gram: FloatArray, tableau: Tableau) -> float:
+    """Largest entry of P (H_SS x) - x for a vector of alternating signs, by the tableau's P."""
+    inputs = np.empty(gram.shape[0], np.int64)
+    count = 0
+    for u in range(tableau.inside.size):
+        if tableau.inside[u]:
+            for i in range(tableau.offsets[u], tableau.offsets[u + 1]):
+                inputs[count] = i
+                count += 1
+    x, y = np.zeros(gram.shape[0]), np.zeros(gram.shape[0])
+    for n in range(count):
+        x[inputs[n]] = 1.0 - 2.0 * (n % 2)
+    for n in range(count):
+        y[inputs[n]] = np.dot(gram[inputs[n]], x)
+    worst = 0.0
+    for n in range(count):
+        i = inputs[n]
+        total = 0.0
+        for e in range(count):
+            total -= tableau.swept[i, inputs[e]] * y[inputs[e]]
+        worst = max(worst, abs(total - x[i]))
+    return worst
+
+
+@njit(cache=True, nogil=True)
+def refresh(base: Tableau, tableau: Tableau) -> None:
+    """Recompute the tableau from `base`, which keeps nothing."""
+    inside = tableau.inside.copy()
+    tableau.swept[:] = base.swept
+    tableau.outer[:] = base.outer
+    tableau.inside[:] = False
+    move_to(inside, tableau)
+
+
+@njit(cache=True, nogil=True)
+def _exchange(u: int, v: int, base: Tableau, tableau: Tableau, counters: IntArray) -> None:
+    """Swap the sides of u and v, watching the rounding errors."""
+    pair = np.empty(2, np.int64)
+    pair[0], pair[1] = u, v
+    pivot(pair, tableau)
+    counters[1] += 1
+    if counters[1] % _REFRESH == 0 and _drift(base.swept, tableau) > _DRIFT:
+        refresh(base, tableau)
+        counters[2] += 1
+
+
+@njit(cache=True, nogil=True)
+def descend(base: Tableau, limit: int, tolerance: float, tableau: Tableau, counters: IntArray) -> float:
+    """Exchanges at temperature zero until no visit finds a better one; the fall of the error."""
+    inside = tableau.inside
+    scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
+    fewer = 2 * np.sum(inside) <= inside.size
+    _worths(tableau, limit, scratch, worth)
+    total, since, u = 0.0, 0, 0
+    while since < inside.size:
+        if inside[u] == fewer:
+            stay, priced = price(u, limit, tableau, worth, score, scratch)
+            counters[0] += priced
+            v = int(np.argmax(score))
+            if priced > 0 and score[v] > stay + tolerance:
+                total += score[v] - stay
+                _exchange(u, v, base, tableau, counters)
+                _worths(tableau, limit, scratch, worth)
+                since = 0
+        since += 1
+        u = (u + 1) % inside.size
+    return total
+
+
+@njit(cache=True, nogil=True)
+def scale_of(limit: int, tableau: Tableau) -> float:
+    """Median over the visited units of what their best exchange would cost, at a local optimum."""
+    inside = tableau.inside
+    scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
+    fewer = 2 * np.sum(inside) <= inside.size
+    _worths(tableau, limit, scratch, worth)
+    costs = np.zeros(inside.size)
+    count = 0
+    for u in range(inside.size):
+        if inside[u] == fewer:
+            stay, _ = price(u, limit, tableau, worth, score, scratch)
+            cost = stay - np.max(score)
+            if cost < 1e290:
+                costs[count] = max(cost, 0.0)
+                count += 1
+    return np.median(costs[:count]) if count else 0.0
+
+
+@njit(cache=True, nogil=True)
+def anneal(
+    base: Tableau,
+    seed: int,
+    temperatures: FloatArray,
+    limit: int,
+    tolerance: float,
+    tableau: Tableau,
+    found: BoolArray,
+    counters: IntArray,
+) -> float:
+    """One read: a sweep of random visits at each temperature; the best set seen in `found`, its fall of the error returned."""
+    inside = tableau.inside
+    scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
+    random = np.empty(1, np.uint64)
+    random[0] = seed
+    kept = int(np.sum(inside))
+    fewer = 2 * kept <= inside.size
+    visited = np.flatnonzero(inside == fewer)
+    found[:] = inside
+    _worths(tableau, limit, scratch, worth)
+    now, best = 0.0, 0.0
+    for t in range(temperatures.size):
+        for _ in range(visited.size):
+            n = int(next_uniform(random) * visited.size)
+            u = visited[n]
+            stay, priced = price(u, limit, tableau, worth, score, scratch)
+            counters[0] += priced
+            if priced == 0:
+                continue
+            v = draw(score, stay, temperatures[t], next_uniform(random))
+            if v < 0:
+                continue
+            now += score[v] - stay
+            _exchange(u, v, base, tableau, counters)
+            _worths(tableau, limit, scratch, worth)
+            visited[n] = v
+            if now > best + tolerance:
+                best = now
+                found[:] = inside
+    return best
