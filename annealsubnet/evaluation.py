@@ -1,0 +1,161 @@
+"""Evaluation: how well a network does on labeled batches, and what it costs, whole or under a mask."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import nan
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from annealsubnet.batches import first_inputs, labeled
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.masks import Mask
+from annealsubnet.networks import Network, Params, as_network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network does and what it costs.
+
+    A floating-point operation is one multiplication or one addition of a layer (Dense, Conv, the projections of an attention):
+    2 for each number of a kernel that is not zero and whose input is still there, at each position of one example; a padded
+    border counts as if it were multiplied. Not counted: biases, normalizations, activations, pooling, sums of branches, and the
+    products inside an attention. So `flops` under a mask of neurons or heads is that of the shrunk network, and under a mask of
+    weights that of an ideal sparse implementation.
+
+    Attributes:
+        accuracy: share of examples whose largest output is their label, in [0, 1]; NaN if labels are not integers.
+        loss: mean over examples.
+        examples: how many were read.
+        parameters: numbers in all parameters, zeros included.
+        nonzeros: those that are not zero and still read: under a mask of neurons or heads, the weights by which the next layer
+            multiplies a removed one are not.
+        dense_flops: operations for one example with every number of every kernel.
+        flops: operations for one example with what is left.
+    """
+
+    accuracy: float
+    loss: float
+    examples: int
+    parameters: int
+    nonzeros: int
+    dense_flops: int
+    flops: int
+
+    def __repr__(self) -> str:
+        share = self.nonzeros / max(self.parameters, 1)
+        return (
+            f"Evaluation(accuracy {self.accuracy:.2%}, loss {self.loss:.4f} over {self.examples:,} examples; "
+            f"{self.nonzeros:,} of {self.parameters:,} parameters nonzero ({share:.1%}), {self.flops:,} FLOPs)"
+        )
+
+
+def evaluate(model: Any, batches: Iterable[Any], mask: Mask | None = None, *, loss: Loss = cross_entropy) -> Evaluation:
+    """Accuracy, loss and cost of a network, streamed over labeled batches.
+
+    Args:
+        model: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`. Calls with the same `Model` or
+            `Network` compile once.
+        batches: of (inputs, labels).
+        mask: applied first, nothing refitted.
+        loss: cross-entropy with integer labels unless given.
+
+    Raises:
+        ValueError: if there are no batches or no labels, labels out of range, inputs that the model does not take or that are
+            not finite, or a mask for another model.
+
+    Example:
+        >>> from flax import nnx
+        >>> model = nnx.Linear(2, 2, use_bias=False, rngs=nnx.Rngs(0))
+        >>> inputs = np.eye(2, dtype=np.float32)
+        >>> labels = np.argmax(model(inputs), axis=1)
+        >>> evaluate(model, [(inputs, labels)]).accuracy
+        1.0
+    """
+    network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
+    params = network.params if mask is None else mask.multiply(network.params)
+    classes = _classes(network, loss)
+    step = _step(network.model.call, loss)
+    total_loss, correct, examples = 0.0, 0.0, 0
+    for inputs, labels in labeled(batches, classes=classes):
+        _check_inputs(network, inputs)
+        batch_loss, batch_correct = step(params, inputs, labels)
+        total_loss += float(batch_loss)
+        correct += float(batch_correct)
+        examples += len(inputs)
+    counts = _counts(network, params, mask)
+    return Evaluation(correct / examples, total_loss / examples, examples, *counts)
+
+
+def positions(network: Network) -> dict[str, int]:
+    """How many times each layer multiplies its kernel in one example: 1, or the pixels of its output, or the tokens."""
+    example = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
+    records = jax.eval_shape(lambda params, x: network.run(params, x, record=network.layers)[1], dict(network.params), example)
+    return {name: records[name][1].size // layer.outputs for name, layer in network.layers.items()}
+
+
+@lru_cache(maxsize=8)
+def _step(call: Callable[[Params, Any], jax.Array], loss: Loss) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Sums of the loss and of correct answers over one batch; kept, so that the same model compiles once."""
+
+    @jax.jit
+    def step(params: Params, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        outputs = call(params, inputs)
+        values = loss.value(outputs, labels)
+        if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+            return jnp.sum(values), jnp.asarray(nan)
+        return jnp.sum(values), jnp.sum(jnp.argmax(outputs, axis=-1) == labels)
+
+    return step
+
+
+def _classes(network: Network, loss: Loss) -> int | None:
+    example = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
+    shape = jax.eval_shape(network.apply, dict(network.params), example).shape
+    if len(shape) != 2:
+        raise ValueError(f"The network returns {shape[1:]} for an example; {loss.name} takes one vector, [examples, outputs].")
+    return shape[1] if loss is cross_entropy else None
+
+
+def _check_inputs(network: Network, inputs: np.ndarray) -> None:
+    if inputs.shape[1:] != network.example.shape[1:]:
+        raise ValueError(
+            f"The batches have examples of shape {inputs.shape[1:]}; the network takes {network.example.shape[1:]}."
+        )
+
+
+def _counts(network: Network, params: Params, mask: Mask | None) -> tuple[int, int, int, int]:
+    """Parameters, nonzeros, dense FLOPs and FLOPs."""
+    removed = {} if mask is None or mask.unit == "weight" else _removed_inputs(network, mask)
+    times = positions(network)
+    parameters = sum(value.size for value in params.values())
+    nonzeros, dense, sparse = 0, 0, 0
+    kernels = {layer.kernel: layer for layer in network.layers.values()}
+    for path, value in params.items():
+        array = np.asarray(value)
+        layer = kernels.get(path)
+        if layer is None:
+            nonzeros += int(np.count_nonzero(array))
+            continue
+        used = layer.matrix(array) != 0
+        if layer.name in removed:
+            used &= ~removed[layer.name][:, :, None]
+        left = int(np.count_nonzero(used))
+        nonzeros += left
+        dense += 2 * times[layer.name] * array.size
+        sparse += 2 * times[layer.name] * left
+    return parameters, nonzeros, dense, sparse
+
+
+def _removed_inputs(network: Network, mask: Mask) -> Mapping[str, np.ndarray]:
+    """For each layer that reads removed units, True at their inputs, `[groups, fan_in]`."""
+    removed: dict[str, np.ndarray] = {}
+    for name, kept in mask.kept.items():
+        for reader, units in network.sites(mask.unit)[name].consumers.items():
+            # An input that no unit of this site feeds is −1 and reads the False appended here.
+            gone = np.append(~kept, False)[units]
+            removed[reader] = removed[reader] | gone if reader in removed else gone
+    return removed
