@@ -6,6 +6,7 @@ Not a trainer for your networks (any optax loop is), only what makes the example
 import logging
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def _gathered(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
     return np.concatenate([inputs for inputs, _ in pieces]), np.concatenate([labels for _, labels in pieces])
 
 
-@jax.jit(static_argnums=0)
+@partial(jax.jit, static_argnums=0)
 def _step(
     graph: nnx.GraphDef,
     params: nnx.State,
