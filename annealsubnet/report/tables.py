@@ -57,7 +57,7 @@ class Block:
     @property
     def title(self) -> str:
         """What the block shows."""
-        return f"{self.unit}s kept, " + ("weights refitted" if self.refit else "no refit")
+        return f"{self.unit}s kept, " + ("then refitted" if self.refit else "no refit")
 
 
 def arrange(rows: Sequence[Row]) -> tuple[Cell, tuple[Block, ...]]:
@@ -121,6 +121,8 @@ def _rich(cell: Cell | None, digits: int, stacked: bool, mark: str) -> Text:
     text = Text(cell.mean, "bold" if cell.best else "")
     if cell.spread:
         text.append(("\n± " if stacked else " ± ") + cell.spread.rjust(digits), "bold" if cell.best else "dim")
+    elif digits and not stacked:
+        text.append(" " * (digits + 3))
     return text.append(mark if cell.best else " " * len(mark))
 
 

@@ -82,4 +82,4 @@ def test_nothing_is_drawn_through_pyplot(rows) -> None:
 def test_ids_of_an_inline_figure_are_referred_to_within_it(rows) -> None:
     element = inline_svg(accuracy_figure(rows, labels(), ours="annealed"), "accuracy")
     ids = set(re.findall(r'id="([^"]+)"', element))
-    assert {found for found in re.findall(r"(?:url\(#|href=\"#)([^\")]+)", element)} <= ids
+    assert set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", element)) <= ids
