@@ -27,9 +27,7 @@ def stream(batches: Iterable[Any]) -> Iterator[Pair]:
         _check(inputs, labels, first, number)
         yield inputs, labels
     if first is None:
-        raise ValueError(
-            "There are no batches: the iterable is empty, or a generator that was already used up; give a list."
-        )
+        raise ValueError("There are no batches: the iterable is empty, or a generator that was already used up; give a list.")
 
 
 def first_inputs(batches: Iterable[Any]) -> np.ndarray:
@@ -49,9 +47,7 @@ def labeled(batches: Iterable[Any], *, classes: int | None) -> Iterator[tuple[np
     """
     for number, (inputs, labels) in enumerate(stream(batches)):
         if labels is None:
-            raise ValueError(
-                f"Batch {number} has inputs only; labels are needed here: give batches of (inputs, labels)."
-            )
+            raise ValueError(f"Batch {number} has inputs only; labels are needed here: give batches of (inputs, labels).")
         if classes is not None:
             _check_labels(labels, classes, number)
         yield inputs, labels
@@ -88,9 +84,11 @@ def _check(inputs: np.ndarray, labels: np.ndarray | None, first: np.ndarray, num
 def _check_labels(labels: np.ndarray, classes: int, number: int) -> None:
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise ValueError(
-            f"Batch {number} has labels of dtype {labels.dtype} and shape {labels.shape}; cross-entropy takes one integer an example."
+            f"Batch {number} has labels of dtype {labels.dtype} and shape {labels.shape}; "
+            "cross-entropy takes one integer an example."
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"Batch {number} has labels from {labels.min()} to {labels.max()}; the network has {classes} outputs, 0 to {classes - 1}."
+            f"Batch {number} has labels from {labels.min()} to {labels.max()}; "
+            f"the network has {classes} outputs, 0 to {classes - 1}."
         )

@@ -1,7 +1,7 @@
 """Neighborhoods: which units stay coupled, at most `degree` to each.
 
-A problem over all the units of a layer is a clique. Most of its couplings are weak; keeping each unit's strongest makes a sparse
-problem that annealers solve faster and quantum annealers can embed (`annealsubnet.problems.sparsify` does that).
+A problem over all the units of a layer is a clique. Most of its couplings are weak; keeping each unit's strongest makes a
+sparse problem that annealers solve faster and quantum annealers can embed (`annealsubnet.problems.sparsify` does that).
 """
 
 import numpy as np

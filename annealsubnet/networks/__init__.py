@@ -64,7 +64,5 @@ def as_network(model: Any, example: Any = None) -> Network:
     model = as_model(model)
     example = model.example if example is None else example
     if example is None:
-        raise ValueError(
-            "The layers of a model show only when it runs: give batches, or the model an example of its inputs."
-        )
+        raise ValueError("The layers of a model show only when it runs: give batches, or the model an example of its inputs.")
     return trace(model, example)

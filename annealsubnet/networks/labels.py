@@ -1,9 +1,10 @@
 """Which neuron each number in a network belongs to, read from one traced jaxpr.
 
 Every element of every intermediate array carries a label: the neuron it is a function of. A layer's outputs start with labels
-of their own; elementwise functions, pooling, reshapes and BatchNorm hand labels on; the labels that arrive at a layer say which
-neuron feeds each of its inputs. Where two labels meet in one element (a residual sum, a product with a gate) the two neurons are
-tied: they can only be removed together. Where labels meet in a sum over channels (LayerNorm, softmax) the result is `MIXED`.
+of their own; elementwise functions, pooling, reshapes and BatchNorm hand labels on; the labels that arrive at a layer say
+which neuron feeds each of its inputs. Where two labels meet in one element (a residual sum, a product with a gate) the two
+neurons are tied: they can only be removed together. Where labels meet in a sum over channels (LayerNorm, softmax) the
+result is `MIXED`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,9 +23,77 @@ NONE, DATA, MIXED = 0, 1, -1
 """No neuron (parameters, constants); the network's inputs; several neurons of one sum."""
 
 _ELEMENTWISE = frozenset(
-    ["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "optimization_barrier", "or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"]
+    [
+        "abs",
+        "acos",
+        "acosh",
+        "add",
+        "add_any",
+        "and",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "cbrt",
+        "ceil",
+        "clamp",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "cos",
+        "cosh",
+        "digamma",
+        "div",
+        "eq",
+        "erf",
+        "erf_inv",
+        "erfc",
+        "exp",
+        "exp2",
+        "expm1",
+        "floor",
+        "ge",
+        "gt",
+        "integer_pow",
+        "is_finite",
+        "le",
+        "lgamma",
+        "log",
+        "log1p",
+        "logistic",
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "ne",
+        "neg",
+        "nextafter",
+        "not",
+        "optimization_barrier",
+        "or",
+        "pow",
+        "real",
+        "reduce_precision",
+        "rem",
+        "round",
+        "rsqrt",
+        "select_n",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "square",
+        "stop_gradient",
+        "sub",
+        "tan",
+        "tanh",
+        "xor",
+    ]
 )
-_REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"])
+_REDUCTIONS = frozenset(
+    ["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"]
+)
 _POOLS = frozenset(["reduce_window_max", "reduce_window_min", "reduce_window_sum", "reduce_window"])
 
 
@@ -73,9 +142,7 @@ def follow(closed: ClosedJaxpr, num_params: int) -> Flow:
     """
     flow = Flow()
     invars = closed.jaxpr.invars
-    arguments = [
-        _Value(np.full(var.aval.shape, NONE if number < num_params else DATA)) for number, var in enumerate(invars)
-    ]
+    arguments = [_Value(np.full(var.aval.shape, NONE if number < num_params else DATA)) for number, var in enumerate(invars)]
     outputs = _walk(closed.jaxpr, closed.consts, arguments, flow)
     flow.output = np.unique(np.concatenate([value.labels.ravel() for value in outputs]))
     return flow
@@ -129,10 +196,7 @@ def _step(equation: Any, operands: list[_Value], flow: Flow) -> list[_Value]:
         operand.constant is not None or number == 0 for number, operand in enumerate(operands)
     ):
         arrays = [operands[0].labels.astype(np.int32), *(operand.constant for operand in operands[1:])]
-        return [
-            _Value(np.asarray(moved, np.int64))
-            for moved in bind(equation, [jax.numpy.asarray(array) for array in arrays])
-        ]
+        return [_Value(np.asarray(moved, np.int64)) for moved in bind(equation, [jax.numpy.asarray(array) for array in arrays])]
     for operand in operands:
         _note(flow.blocked, operand.labels, name)
     return [_Value(np.full(shape, MIXED)) for shape in shapes]

@@ -5,6 +5,7 @@ each of its patches by one. `Layer.patches` writes the input of any layer as `[v
 kernel as `[groups, fan_in, outputs per group]`, so that everything downstream sees z = a · W and nothing else.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -83,6 +84,11 @@ class Layer:
     def from_matrix(self, matrix: Any) -> Any:
         """The kernel, in its own shape, of a `[groups, fan_in, outputs per group]` array."""
         return matrix.transpose(1, 0, 2).reshape(self.shape)
+
+    def bias_matrix(self, params: Mapping[str, Any]) -> Float[np.ndarray, "groups outputs"]:
+        """The layer's bias as float64, zero if it has none."""
+        shape = (self.groups, self.outputs // self.groups)
+        return np.zeros(shape) if self.bias is None else np.asarray(params[self.bias], np.float64).reshape(shape)
 
     def inputs_of_channels(self, channels: np.ndarray) -> np.ndarray:
         """Spread one number for each input channel over the fan-in.

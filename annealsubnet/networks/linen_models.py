@@ -105,9 +105,7 @@ def _dense_general(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Laye
 def _conv(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
     name = _name(module)
     if module.mask is not None:
-        raise ValueError(
-            f"Conv {name!r} has a mask of its own, which would hide the weights that stay; remove it first."
-        )
+        raise ValueError(f"Conv {name!r} has a mask of its own, which would hide the weights that stay; remove it first.")
     size = (module.kernel_size,) if isinstance(module.kernel_size, int) else tuple(module.kernel_size)
     rank = len(size)
     window = Window(

@@ -134,9 +134,7 @@ def _trace(model: Model, params: Params, inputs: Any) -> ClosedJaxpr:
     try:
         return jax.make_jaxpr(flat)(*shapes)
     except (TypeError, AssertionError) as error:
-        raise ValueError(
-            f"The model does not accept inputs of shape {inputs.shape}, {inputs.dtype}: {error}"
-        ) from error
+        raise ValueError(f"The model does not accept inputs of shape {inputs.shape}, {inputs.dtype}: {error}") from error
 
 
 class _Taps:

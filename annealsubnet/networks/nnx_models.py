@@ -90,9 +90,7 @@ def _kernel(name: str) -> str:
 
 
 def _dense(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
-    return Layer(
-        name or type(module).__name__, _kernel(name), _own(name, "bias", module.bias), tuple(module.kernel.shape), 1
-    )
+    return Layer(name or type(module).__name__, _kernel(name), _own(name, "bias", module.bias), tuple(module.kernel.shape), 1)
 
 
 def _dense_general(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
@@ -108,9 +106,7 @@ def _dense_general(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
 
 def _conv(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
     if module.mask is not None:
-        raise ValueError(
-            f"Conv {name!r} has a mask of its own, which would hide the weights that stay; remove it first."
-        )
+        raise ValueError(f"Conv {name!r} has a mask of its own, which would hide the weights that stay; remove it first.")
     size = tuple(module.kernel_size)
     rank = len(size)
     window = Window(
@@ -122,9 +118,7 @@ def _conv(module: Any, name: str, _args: Any, _kwargs: Any) -> Layer:
     )
     shape = tuple(module.kernel.shape)
     bias = _own(name, "bias", module.bias)
-    return Layer(
-        name or type(module).__name__, _kernel(name), bias, shape, rank + 1, module.feature_group_count, window
-    )
+    return Layer(name or type(module).__name__, _kernel(name), bias, shape, rank + 1, module.feature_group_count, window)
 
 
 def _batch_norm(module: Any, name: str, args: Any, kwargs: Any) -> Norm:

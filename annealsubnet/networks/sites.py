@@ -1,9 +1,9 @@
 """Sites: the neurons and attention heads of a network, and everything that removing one of them touches.
 
 A site is a set of units of equal standing: the neurons of a layer (together with the layers whose outputs are summed with its
-outputs), or the heads of one attention. Its index maps say which outputs a unit switches, which parameters are zero without it,
-and which inputs of which later layers read it; nothing downstream needs to know whether a unit is a Dense column, a Conv channel
-or a head.
+outputs), or the heads of one attention. Its index maps say which outputs a unit switches, which parameters are zero without
+it, and which inputs of which later layers read it; nothing downstream needs to know whether a unit is a Dense column, a
+Conv channel or a head.
 """
 
 from collections.abc import Mapping
@@ -118,9 +118,7 @@ def _components(names: list[str], sets: list[list[str]]) -> list[tuple[str, ...]
     rows, columns = np.array(pairs, dtype=int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(names),) * 2)
     _, component = connected_components(graph, directed=False)
-    return [
-        tuple(name for name in names if component[index[name]] == part) for part in dict.fromkeys(component.tolist())
-    ]
+    return [tuple(name for name in names if component[index[name]] == part) for part in dict.fromkeys(component.tolist())]
 
 
 def _neuron_site(members: tuple[str, ...], flow: Flow, root: np.ndarray) -> tuple[str, Site | None]:

@@ -111,9 +111,7 @@ class Tap:
         )
         return tap_out(outputs if bias is None else outputs + bias, layer)
 
-    def batch_norm(
-        self, name: str, inputs: jax.Array, *, mean: jax.Array, var: jax.Array, epsilon: float = 1e-5
-    ) -> jax.Array:
+    def batch_norm(self, name: str, inputs: jax.Array, *, mean: jax.Array, var: jax.Array, epsilon: float = 1e-5) -> jax.Array:
         """(inputs − mean) / √(var + epsilon), times `scale` and plus `bias` at `name` where the parameters hold them."""
         norm = Norm(name, self._path(f"{name}/scale"), self._path(f"{name}/bias"))
         outputs = (tap_in(inputs, norm) - mean) * jax.lax.rsqrt(var + epsilon)

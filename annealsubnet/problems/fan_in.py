@@ -8,8 +8,8 @@ which is not quadratic in x. Around candidate weights c it has the surrogate
 
     E(x) = Σ_ij c_i c_j H_ij x_i x_j − 2 Σ_i b_i c_i x_i + E[y²],
 
-the exact error of the weights c ∘ x: a binary quadratic model over the neuron's fan-in. Solve, refit, repeat: the candidates are
-the refitted weights on S and, off S, the coordinate-optimal value r_j / H_jj with r = b − H v.
+the exact error of the weights c ∘ x: a binary quadratic model over the neuron's fan-in. Solve, refit, repeat: the candidates
+are the refitted weights on S and, off S, the coordinate-optimal value r_j / H_jj with r = b − H v.
 """
 
 import numpy as np

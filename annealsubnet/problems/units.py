@@ -50,10 +50,11 @@ def site_problem(
         weights = layer.matrix(np.asarray(params[layer.kernel], np.float64))
         scale = relative_importance(regression) if importance is None else importance[name]
         scaled = weights * scale[:, None, :]
+        left = regression.without(layer.bias_matrix(params))
         for group in range(layer.groups):
             mine = unit_of_input[group] >= 0
             units = unit_of_input[group][mine]
-            target, energy = _residual_target(layer, regression, params, weights, group, ~mine)
+            target, energy = _residual_target(left, weights, group, ~mine)
             product = regression.gram[group][np.ix_(mine, mine)] * (scaled[group][mine] @ weights[group][mine].T)
             couplings += _group_rows(_group_rows(product, units, site.size).T, units, site.size)
             linear -= 2 * _group_rows((target[mine] * scaled[group][mine]).sum(1), units, site.size)
@@ -71,18 +72,11 @@ def relative_importance(regression: Regression) -> Float[np.ndarray, "groups out
     return np.full(regression.target_energy.shape, 1.0 / total if total > 0 else 1.0)
 
 
-def _residual_target(
-    layer: Layer, regression: Regression, params: Mapping[str, Any], weights: np.ndarray, group: int, others: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _residual_target(left: Regression, weights: np.ndarray, group: int, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """E[a t] and E[t²] for t = y − bias − what the inputs of other sites contribute."""
-    bias = np.zeros(regression.target_mean.shape)
-    if layer.bias is not None:
-        bias = np.asarray(params[layer.bias], np.float64).reshape(bias.shape)
-    gram, mean, fixed = regression.gram[group], regression.mean[group], weights[group] * others[:, None]
-    cross = regression.cross[group] - mean[:, None] * bias[group]
-    energy = regression.target_energy[group] - 2 * bias[group] * regression.target_mean[group] + bias[group] ** 2
-    target = cross - gram @ fixed
-    return target, energy - (fixed * (cross + target)).sum(0)
+    fixed = weights[group] * others[:, None]
+    target = left.cross[group] - left.gram[group] @ fixed
+    return target, left.target_energy[group] - (fixed * (left.cross[group] + target)).sum(0)
 
 
 def _group_rows(rows: np.ndarray, units: np.ndarray, size: int) -> np.ndarray:

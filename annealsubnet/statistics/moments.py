@@ -81,6 +81,18 @@ class Regression:
             False,
         )
 
+    def without(self, constant: Float[np.ndarray, "groups outputs"]) -> "Regression":
+        """The regression of what is left of the targets when a fixed constant is taken out: y − constant."""
+        return Regression(
+            self.gram,
+            self.mean,
+            self.cross - self.mean[:, :, None] * constant[:, None, :],
+            self.target_mean - constant,
+            self.target_energy - 2 * constant * self.target_mean + constant**2,
+            self.count,
+            False,
+        )
+
     def __repr__(self) -> str:
         groups, fan_in, outputs = self.cross.shape
         return f"Regression({groups} groups of {fan_in} inputs to {outputs} outputs, {self.count:,} vectors)"
@@ -167,9 +179,7 @@ def regression_moments(
 def self_regression(layer: Layer, moments: Moments, params: Mapping[str, Any]) -> Regression:
     """The regression of a layer's own outputs on its own inputs: no pass over data, since C = H W + E[a] bias."""
     weights = layer.matrix(np.asarray(params[layer.kernel], np.float64))
-    bias = np.zeros((layer.groups, weights.shape[2]))
-    if layer.bias is not None:
-        bias = np.asarray(params[layer.bias], np.float64).reshape(bias.shape)
+    bias = layer.bias_matrix(params)
     product = moments.gram @ weights
     linear_mean = np.einsum("gi,gio->go", moments.mean, weights)
     return Regression(

@@ -1,0 +1,85 @@
+"""Allocation: how a common budget is divided among parts whose error curves are known.
+
+Part p keeps k_p units at error e_p(k_p); minimize Σ_p e_p(k_p) subject to Σ_p k_p = K. With a price λ on every unit the
+parts decouple, and min_k e_p(k) + λ k lies on the lower convex hull of the curve; so the hulls' segments are taken steepest
+first, and the price is where the budget runs out. The dual bound Σ_p min_k (e_p(k) + λ k) − λ K says how far from optimal
+that can be.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A division of a budget.
+
+    Attributes:
+        counts: units of each part.
+        error: Σ of the parts' errors at these counts.
+        bound: no division has a smaller error.
+        price: λ, the error that one more unit would save.
+    """
+
+    counts: Int[np.ndarray, "parts"]
+    error: float
+    bound: float
+    price: float
+
+
+def allocate(curves: Sequence[Float[np.ndarray, "counts"]], total: int, *, least: int = 0) -> Allocation:
+    """Divide `total` units among parts.
+
+    Args:
+        curves: for each part its error at 0, 1, 2, … units; a part never gets more units than its curve has.
+        total: units in all.
+        least: units that every part gets in any case.
+
+    Raises:
+        ValueError: if the parts cannot take exactly `total` units.
+
+    Example:
+        >>> allocate([np.array([9.0, 4.0, 3.0]), np.array([5.0, 1.0, 0.0])], 3).counts.tolist()
+        [2, 1]
+    """
+    most = sum(len(curve) - 1 for curve in curves)
+    if not len(curves) * least <= total <= most or any(len(curve) <= least for curve in curves):
+        raise ValueError(f"{len(curves)} parts can take {len(curves) * least} to {most} units, not {total}.")
+    segments = [_hull(np.asarray(curve, np.float64), least) for curve in curves]
+    part = np.concatenate([np.full(len(ends), number) for number, (ends, _) in enumerate(segments)] or [[]]).astype(int)
+    ends = np.concatenate([ends for ends, _ in segments] or [[]]).astype(int)
+    lengths = np.concatenate([np.diff(ends, prepend=least) for ends, _ in segments] or [[]]).astype(int)
+    slopes = np.concatenate([slopes for _, slopes in segments] or [[]])
+    # Steepest first; a part's own segments are already in that order.
+    order = np.lexsort((ends, part, slopes))
+    taken = np.cumsum(lengths[order])
+    left = total - len(curves) * least
+    whole = order[: int(np.searchsorted(taken, left, side="right"))]
+    counts = np.full(len(curves), least)
+    np.maximum.at(counts, part[whole], ends[whole])
+    price = 0.0
+    if len(whole) < len(order):
+        cut = order[len(whole)]
+        price = float(-slopes[cut])
+        counts[part[cut]] += left - int(lengths[whole].sum())
+    error = float(sum(curve[count] for curve, count in zip(curves, counts, strict=True)))
+    tilted = [np.asarray(curve)[least:] + price * np.arange(least, len(curve)) for curve in curves]
+    bound = float(sum(values.min() for values in tilted) - price * total)
+    return Allocation(counts, error, min(bound, error), price)
+
+
+def _hull(curve: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ends and slopes of the segments of a curve's lower convex hull, from `least` on."""
+    corners = [least]
+    for point in range(least + 1, len(curve)):
+        while len(corners) > 1:
+            first, second = corners[-2], corners[-1]
+            if (curve[second] - curve[first]) * (point - second) < (curve[point] - curve[second]) * (second - first):
+                break
+            corners.pop()
+        corners.append(point)
+    ends = np.array(corners[1:], int)
+    return ends, np.diff(curve[corners]) / np.diff(corners)

@@ -1,0 +1,202 @@
+"""Prune: in a trained network, the best subnetwork of a given size.
+
+One round walks the layers in the order of running. Each layer's statistics are taken in the network as it is by then, with
+everything before it pruned and refitted, and its targets are the dense network's outputs; what feeds the layer is selected,
+what stays is refitted, and the walk goes on:
+
+    statistics → problems → solve → refit
+
+Counts that compete over several layers are allocated first, from the layers' error curves weighted by the loss's curvature.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from annealsubnet.batches import first_inputs
+from annealsubnet.budgets import Budget, Keep, budget_of
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.masks import Mask
+from annealsubnet.networks import Network, Params, as_model, as_network
+from annealsubnet.progress import track
+from annealsubnet.refitting import RIDGE, kept_weights, refit_layer
+from annealsubnet.selection import Choice, Importance, select_site, select_weights
+from annealsubnet.shares import importance_of, site_counts, weight_counts
+from annealsubnet.statistics.moments import Regression, regression_moments
+
+logger = logging.getLogger(__name__)
+
+
+def prune(
+    model: Any,
+    batches: Iterable[Any],
+    *,
+    keep: Keep,
+    unit: str = "weight",
+    scope: str = "network",
+    exclude: Iterable[str] = (),
+    sampler: Any = None,
+    sampler_options: Mapping[str, Any] | None = None,
+    refit: bool = True,
+    ridge: float = RIDGE,
+    rounds: int = 1,
+    effort: int = 50,
+    loss: Loss = cross_entropy,
+    seed: int,
+    progress: bool = False,
+) -> tuple[Mask, Any]:
+    """Keep the best subnetwork of a given size, and refit its weights.
+
+    Args:
+        model: trained, in evaluation mode: an `nnx.Module`, or what `from_linen` or `from_function` return. It is not
+        changed. batches: calibration inputs or (inputs, labels), iterated several times; labels are not read. keep: how
+        much stays: a fraction in (0, 1], a count, or either for each layer by name. unit: "weight", "neuron" (Dense
+        columns, Conv channels) or "head" (of attentions). Biases, and the neurons of the last
+            layer, are not units.
+        scope: over which units `keep` counts: the "network", each "layer", or (weights) the fan-in of each "neuron".
+        exclude: layers to leave as they are.
+        sampler: any `dimod.Sampler`, to solve the selection as binary quadratic models; by default the exact
+            select-and-refit annealer.
+        sampler_options: passed to the sampler.
+        refit: whether the kept weights are refitted to the dense network's outputs by least squares.
+        ridge: of that refit, in units of the mean diagonal of the inputs' second moment.
+        rounds: how often to walk the network, keeping geometrically less each time.
+        effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
+        loss: whose curvature weighs the errors of layers and outputs against each other.
+        seed: of all that is random; the same seed gives the same mask.
+        progress: show progress on a terminal.
+
+    Returns:
+        The mask; and a new model in the form that came in: an `nnx.Module`, Linen variables, or a parameter tree.
+
+    Raises:
+        ValueError: for a `keep`, `scope`, layer or batch that does not fit, or weights or statistics that are not finite;
+            each says what was found and what to do.
+        TypeError: for a model of another kind, or an option that the sampler does not have.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> from annealsubnet.networks import from_function
+        >>> weights = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+        >>> params = {"hidden": {"kernel": jnp.asarray(weights)}, "out": {"kernel": jnp.ones((4, 2))}}
+        >>> def network(params, inputs, tap):
+        ...     return tap.dense("out", jax.nn.relu(tap.dense("hidden", inputs)))
+        >>> inputs = np.random.default_rng(1).normal(size=(64, 6)).astype(np.float32)
+        >>> mask, pruned = prune(from_function(network, params), [inputs], keep=0.5, unit="neuron", seed=0)
+        >>> mask
+        Mask(neuron, 2 of 4 kept in 1 site)
+    """
+    network = as_network(as_model(model), first_inputs(batches))
+    budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
+    if rounds < 1:
+        raise ValueError(f"rounds must be 1 or more, not {rounds}.")
+    choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort)
+    params: Params = network.params
+    kept: dict[str, np.ndarray] = {}
+    for number in range(rounds):
+        stage = _stage(budget, (number + 1) / rounds)
+        importance = importance_of(network, batches, params=params, loss=loss)
+        walk = _Walk(network, batches, stage, importance, choice, seed + 7919 * number)
+        kept, params = walk.run(params, progress=progress)
+        logger.info("round %d of %d keeps %d of %d %ss", number + 1, rounds, stage.total, stage.size, unit)
+    mask = Mask.of(network, unit, kept)
+    params = mask.multiply(params if refit else network.params)
+    return mask, network.model.export(params)
+
+
+def _stage(budget: Budget, progress: float) -> Budget:
+    """The budget at a point of a geometric schedule, from everything (0) to itself (1)."""
+
+    def count(kept: int, size: int) -> int:
+        return max(kept, round(size * (kept / size) ** progress))
+
+    sizes = {name: int(np.prod(shape)) for name, shape in budget.shapes.items()}
+    if budget.scope == "neuron":
+        sizes = {name: layer.fan_in for name, layer in budget.layers.items()}
+    counts = {name: count(kept, sizes[name]) for name, kept in budget.counts.items()}
+    return replace(budget, counts=counts, total=count(budget.total, budget.size))
+
+
+class _Walk:
+    """One round over the layers."""
+
+    def __init__(
+        self,
+        network: Network,
+        batches: Iterable[Any],
+        budget: Budget,
+        importance: Importance,
+        choice: Choice,
+        seed: int,
+    ) -> None:
+        self.network, self.batches, self.budget = network, batches, budget
+        self.importance, self.choice, self.seed = importance, choice, seed
+
+    def run(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
+        """Masks of all sites, and parameters refitted on them."""
+        if self.budget.unit == "weight":
+            return self._weights(params, progress=progress)
+        return self._sites(params, progress=progress)
+
+    def _regression(self, layer: str, params: Params) -> Regression:
+        return regression_moments(self.network, self.batches, layer, params=params, target_params=self.network.params)
+
+    def _weights(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
+        network, choice = self.network, self.choice
+        counts = weight_counts(network, self.batches, self.budget, self.importance, params=params)
+        kept: dict[str, np.ndarray] = {}
+        for number, (name, layer) in enumerate(track(network.layers.items(), "Weights", progress=progress)):
+            if name not in counts and not kept:
+                continue
+            regression = self._regression(name, params)
+            weights = layer.matrix(np.asarray(params[layer.kernel], np.float64))
+            stays = np.ones(weights.shape, bool)
+            if name in counts:
+                stays = select_weights(
+                    layer,
+                    regression,
+                    weights,
+                    counts[name],
+                    bias=layer.bias_matrix(params),
+                    choice=choice,
+                    seed=self.seed + 31 * number,
+                )
+                kept[name] = layer.from_matrix(stays)
+            if choice.refit:
+                params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
+            elif name in counts:
+                params = Mask.of(network, "weight", {name: kept[name]}).multiply(params)
+        return kept, params
+
+    def _sites(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
+        network, choice, unit = self.network, self.choice, self.budget.unit
+        sites = network.sites(unit)
+        counts = site_counts(network, self.batches, self.budget, self.importance, choice=choice, params=params)
+        kept: dict[str, np.ndarray] = {}
+        for number, (name, layer) in enumerate(track(network.layers.items(), "Neurons", progress=progress)):
+            regressions: dict[str, Regression] = {}
+            for site in (sites[chosen] for chosen in counts if chosen not in kept and name in sites[chosen].consumers):
+                missing = [consumer for consumer in site.consumers if consumer not in regressions]
+                regressions.update({consumer: self._regression(consumer, params) for consumer in missing})
+                kept[site.name] = select_site(
+                    network,
+                    site,
+                    regressions,
+                    params,
+                    counts[site.name],
+                    importance=self.importance,
+                    choice=choice,
+                    seed=self.seed + 31 * number,
+                )
+            if not kept:
+                continue
+            mask = Mask.of(network, unit, kept)
+            if choice.refit:
+                regression = regressions.get(name) or self._regression(name, params)
+                stays = kept_weights(network, mask, layer)
+                params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
+            params = mask.multiply(params)
+        return kept, params

@@ -1,0 +1,132 @@
+"""Refit: the kept weights of every layer by least squares, to the dense network's own outputs, without labels or gradients.
+
+Layer by layer in the order of running, with a the layer's inputs in the pruned and so far refitted network and y the dense
+network's outputs of the same layer,
+
+    min_v E‖y − a_S · v − bias‖² + ρ‖v − v⁰‖²,        ρ = ridge × mean of the diagonal of H
+
+over the kept inputs S of each neuron. The ridge pulls towards the weights v⁰ that were there before, so that an input that
+never varies keeps its weight.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Bool, Float
+
+from annealsubnet.batches import first_inputs
+from annealsubnet.masks import Mask
+from annealsubnet.networks import Layer, Network, Params, as_model, as_network
+from annealsubnet.statistics.moments import Regression, regression_moments
+
+RIDGE = 1e-3
+"""Default ridge, in units of the mean diagonal of H; chosen on validation data (benchmarks/ridge.py)."""
+
+
+def refit(model: Any, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDGE) -> Any:
+    """Apply a mask and refit what it keeps, whoever made it.
+
+    Args:
+        model: the dense network: an `nnx.Module`, or what `from_linen` or `from_function` return.
+        mask: for this model.
+        batches: calibration inputs or (inputs, labels); labels are not read. One pass a layer, in both networks.
+        ridge: see above; at least 0.
+
+    Returns:
+        A new model in the form that came in, with the mask's zeros.
+
+    Raises:
+        ValueError: if the mask was made for another model, or the batches are bad.
+    """
+    network = model if isinstance(model, Network) else as_network(as_model(model), first_inputs(batches))
+    return network.model.export(refit_params(network, mask, batches, ridge=ridge))
+
+
+def refit_params(network: Network, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDGE) -> Params:
+    """`refit` on a traced network, from and to flat parameters."""
+    if ridge < 0:
+        raise ValueError(f"ridge must be 0 or more, not {ridge}.")
+    params = mask.multiply(network.params)
+    changed = False
+    for name, layer in network.layers.items():
+        kept = kept_weights(network, mask, layer)
+        changed = changed or not kept.all()
+        if not changed:
+            continue
+        regression = regression_moments(network, batches, name, params=params, target_params=network.params)
+        params = mask.multiply(refit_layer(layer, regression, kept, params, ridge=ridge))
+    return params
+
+
+def refit_layer(
+    layer: Layer, regression: Regression, kept: Bool[np.ndarray, "groups fan_in outputs"], params: Params, *, ridge: float
+) -> dict[str, Any]:
+    """Parameters in which one layer's kept weights, and its bias, are refitted."""
+    start = layer.matrix(np.asarray(params[layer.kernel], np.float64))
+    weights, bias = least_squares(regression, kept, start, ridge=ridge)
+    changed = {layer.kernel: layer.from_matrix(weights)}
+    if layer.bias is not None:
+        changed[layer.bias] = bias.reshape(params[layer.bias].shape)
+    return {**params, **{path: jnp.asarray(value, params[path].dtype) for path, value in changed.items()}}
+
+
+def kept_weights(network: Network, mask: Mask, layer: Layer) -> Bool[np.ndarray, "groups fan_in outputs"]:
+    """Which weights of a layer are still there under a mask: those whose input and whose neuron both stay."""
+    shape = (layer.groups, layer.fan_in, layer.outputs // layer.groups)
+    keep = mask.keeps().get(layer.kernel)
+    kept = np.ones(shape, bool) if keep is None else layer.matrix(np.broadcast_to(keep, layer.shape)).copy()
+    if mask.unit != "weight":
+        for name, units in mask.kept.items():
+            unit_of_input = network.sites(mask.unit)[name].consumers.get(layer.name)
+            if unit_of_input is not None:
+                kept &= np.append(units, True)[unit_of_input][:, :, None]
+    return kept
+
+
+def least_squares(
+    regression: Regression,
+    kept: Bool[np.ndarray, "groups fan_in outputs"],
+    start: Float[np.ndarray, "groups fan_in outputs"],
+    *,
+    ridge: float,
+) -> tuple[Float[np.ndarray, "groups fan_in outputs"], Float[np.ndarray, "groups outputs"]]:
+    """Weights on each output's own support, and the bias that goes with them.
+
+    Args:
+        regression: of the targets on the inputs.
+        kept: the support.
+        start: weights that the ridge pulls towards.
+        ridge: in units of the mean diagonal of H.
+
+    Returns:
+        Weights, zero off the support; biases, zero if the layer has none.
+    """
+    centered = regression.centered()
+    weights = np.zeros_like(start)
+    for group in range(len(kept)):
+        gram, cross = centered.gram[group], centered.cross[group]
+        penalty = ridge * np.trace(gram) / len(gram)
+        # Neurons with the same support share one factorization.
+        supports, member = np.unique(kept[group], axis=1, return_inverse=True)
+        for number, support in enumerate(supports.T):
+            rows, columns = np.flatnonzero(support), np.flatnonzero(member.ravel() == number)
+            if rows.size:
+                block, place = gram[np.ix_(rows, rows)], np.ix_(rows, columns)
+                residual = cross[place] - block @ start[group][place]
+                weights[group][place] = start[group][place] + _solve(block, residual, penalty)
+    bias = np.zeros_like(regression.target_mean)
+    if regression.with_bias:
+        bias = regression.target_mean - np.einsum("gi,gio->go", regression.mean, weights)
+    return weights, bias
+
+
+def _solve(gram: np.ndarray, right: np.ndarray, penalty: float) -> np.ndarray:
+    """(gram + penalty) x = right; inputs without any variation get 0 where the penalty cannot make the matrix definite."""
+    damped = gram + penalty * np.eye(len(gram))
+    try:
+        return scipy.linalg.solve(damped, right, assume_a="pos", check_finite=False)
+    except scipy.linalg.LinAlgError:
+        return scipy.linalg.lstsq(damped, right, check_finite=False)[0]

@@ -1,0 +1,261 @@
+"""Selection: which units of one layer or site stay, given how many.
+
+Two routes lead from the statistics to the answer. Without a sampler the exact error after the refit is annealed by exchanges
+(`annealsubnet.solvers.select_refit`). With a sampler, any `dimod.Sampler`, the same question is asked as binary quadratic
+models: solve, refit, repeat, for as long as the error falls. Weights that are not to be refitted are quadratic to begin with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Bool, Float, Int
+
+from annealsubnet.networks import Layer, Network, Params, Site
+from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, site_problem
+from annealsubnet.refitting import least_squares
+from annealsubnet.solvers.select_refit import select_inputs, select_units
+from annealsubnet.statistics.moments import Regression
+
+Importance = Mapping[str, Float[np.ndarray, "groups outputs"]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How selections are made.
+
+    Attributes:
+        sampler: any `dimod.Sampler`, or None for the exact select-and-refit annealer (Annealer where nothing is refitted).
+        options: of the sampler.
+        refit: whether what stays will be refitted.
+        ridge: of the refit.
+        effort: sweeps of the select-and-refit annealer; 0 for descent only (temperature zero).
+        rounds: most times that a binary quadratic model is solved and refitted.
+    """
+
+    sampler: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    refit: bool = True
+    ridge: float = 1e-3
+    effort: int = 50
+    rounds: int = 8
+
+
+def select_site(
+    network: Network,
+    site: Site,
+    regressions: Mapping[str, Regression],
+    params: Params,
+    num_kept: int,
+    *,
+    importance: Importance,
+    choice: Choice,
+    seed: int,
+) -> Bool[np.ndarray, "units"]:
+    """The `num_kept` units of a site that serve its consumers best.
+
+    Args:
+        network: traced.
+        site: whose units are chosen.
+        regressions: of each consumer, from its present inputs to the dense network's outputs.
+        params: present parameters.
+        num_kept: how many stay.
+        importance: what squared error in each output of each consumer costs.
+        choice: how.
+        seed: of all that is random.
+    """
+    if num_kept == site.size:
+        return np.ones(site.size, bool)
+    if choice.refit and choice.sampler is None:
+        stacked = stack(site, regressions, importance)
+        found = select_units(
+            stacked.gram,
+            stacked.cross,
+            stacked.energy,
+            num_kept,
+            unit_of_input=stacked.unit_of_input,
+            seed=seed,
+            ridge=choice.ridge,
+            num_sweeps=max(choice.effort, 1),
+            temperature="annealed" if choice.effort else "zero",
+        )
+        return found.kept
+    problem = site_problem(site, regressions, network.layers, params, num_kept=num_kept, importance=importance)
+    kept = best_state(problem, choice, seed=seed)
+    if not choice.refit:
+        return kept
+    return _refined_site(network, site, regressions, params, kept, importance=importance, choice=choice, seed=seed)
+
+
+def best_state(problem: Problem, choice: Choice, *, seed: int) -> Bool[np.ndarray, "units"]:
+    """The state of least energy that the sampler finds, with exactly `problem.num_kept` units."""
+    from annealsubnet.solvers import solve
+
+    return solve(problem, choice.sampler, seed=seed, **choice.options).states[0].astype(bool)
+
+
+def _refined_site(
+    network: Network,
+    site: Site,
+    regressions: Mapping[str, Regression],
+    params: Params,
+    kept: np.ndarray,
+    *,
+    importance: Importance,
+    choice: Choice,
+    seed: int,
+) -> np.ndarray:
+    """Solve, refit, repeat: the quadratic model around the refitted weights, while the error after the refit falls."""
+    stacked = stack(site, regressions, importance)
+    least = np.inf
+    for number in range(choice.rounds):
+        error, weights = stacked.refit(kept, ridge=choice.ridge)
+        if error >= least * (1 - 1e-9):
+            return best
+        least, best = error, kept
+        kept = best_state(stacked.problem(weights, kept, int(kept.sum())), choice, seed=seed + number + 1)
+    return best
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """All consumers of a site as one regression: block by block along the inputs and along the outputs.
+
+    Attributes:
+        gram: H, block-diagonal over consumers and groups; centered where a bias is refitted.
+        cross: moments of inputs and targets, each output scaled by the root of its importance.
+        energy: of the scaled targets.
+        unit_of_input: which unit each input belongs to; −1 for other sites'.
+    """
+
+    gram: Float[np.ndarray, "inputs inputs"]
+    cross: Float[np.ndarray, "inputs outputs"]
+    energy: Float[np.ndarray, "outputs"]
+    unit_of_input: Int[np.ndarray, "inputs"]
+
+    def refit(self, kept: np.ndarray, *, ridge: float) -> tuple[float, np.ndarray]:
+        """The error after the refit on the kept units, and the weights."""
+        rows = np.flatnonzero(np.append(kept, True)[self.unit_of_input])
+        weights = np.zeros_like(self.cross)
+        block = self.gram[np.ix_(rows, rows)] + ridge * np.trace(self.gram) / len(self.gram) * np.eye(len(rows))
+        weights[rows] = scipy.linalg.solve(block, self.cross[rows], assume_a="pos")
+        return float(self.energy.sum() - (weights * self.cross).sum()), weights
+
+    def problem(self, weights: np.ndarray, kept: np.ndarray, num_kept: int) -> Problem:
+        """The quadratic model around weights that are refitted on the kept units and optimal by themselves off them."""
+        residual = self.cross - self.gram @ weights
+        units = len(kept)
+        inside = np.append(kept, True)[self.unit_of_input]
+        candidates = weights.copy()
+        for unit in np.flatnonzero(~kept):
+            rows = np.flatnonzero(self.unit_of_input == unit)
+            block = self.gram[np.ix_(rows, rows)]
+            candidates[rows] = np.linalg.lstsq(block, residual[rows], rcond=1e-10)[0]
+        assert np.array_equal(candidates[inside], weights[inside])
+        product = self.gram * (candidates @ candidates.T)
+        linear = (self.cross * candidates).sum(1)
+        member = np.append(np.eye(units), np.zeros((1, units)), 0)[self.unit_of_input]
+        fixed = (self.unit_of_input < 0).astype(float)
+        matrix = 2 * member.T @ product @ member
+        fields = 2 * member.T @ (product @ fixed - linear) + np.diag(matrix) / 2
+        np.fill_diagonal(matrix, 0.0)
+        offset = float(self.energy.sum() + fixed @ product @ fixed - 2 * fixed @ linear)
+        return Problem(fields, matrix, offset, num_kept)
+
+
+def stack(site: Site, regressions: Mapping[str, Regression], importance: Importance) -> Stacked:
+    """One regression of all that a site's consumers should return on all that they read."""
+    grams, crosses, energies, units = [], [], [], []
+    for name, unit_of_input in site.consumers.items():
+        centered = regressions[name].centered()
+        for group, weight in enumerate(importance[name]):
+            grams.append(centered.gram[group])
+            crosses.append(centered.cross[group] * np.sqrt(weight))
+            energies.append(centered.target_energy[group] * weight)
+            units.append(unit_of_input[group])
+    return Stacked(
+        scipy.linalg.block_diag(*grams), scipy.linalg.block_diag(*crosses), np.concatenate(energies), np.concatenate(units)
+    )
+
+
+def select_weights(
+    layer: Layer,
+    regression: Regression,
+    weights: Float[np.ndarray, "groups fan_in outputs"],
+    num_kept: Int[np.ndarray, "groups outputs"],
+    *,
+    bias: Float[np.ndarray, "groups outputs"],
+    choice: Choice,
+    seed: int,
+) -> Bool[np.ndarray, "groups fan_in outputs"]:
+    """For every neuron of a layer, the inputs that it keeps.
+
+    Args:
+        layer: whose fan-ins are pruned.
+        regression: from the layer's present inputs to the dense network's outputs.
+        weights: present weights.
+        num_kept: how many inputs each neuron keeps.
+        bias: present biases, which stay if nothing is refitted.
+        choice: how.
+        seed: of all that is random.
+    """
+    centered = regression.centered() if choice.refit else regression.without(bias)
+    kept = np.ones(weights.shape, bool)
+    for group in range(layer.groups):
+        gram, cross, energy = centered.gram[group], centered.cross[group], centered.target_energy[group]
+        if choice.refit and choice.sampler is None:
+            found = select_inputs(
+                gram,
+                cross,
+                energy,
+                num_kept[group],
+                seed=seed,
+                ridge=choice.ridge,
+                num_sweeps=max(choice.effort, 1),
+                temperature="annealed" if choice.effort else "zero",
+            )
+            kept[group] = found.kept
+        else:
+            kept[group] = _fan_ins_by_sampler(gram, cross, energy, weights[group], num_kept[group], choice=choice, seed=seed)
+    return kept
+
+
+def _fan_ins_by_sampler(
+    gram: np.ndarray,
+    cross: np.ndarray,
+    energy: np.ndarray,
+    weights: np.ndarray,
+    num_kept: np.ndarray,
+    *,
+    choice: Choice,
+    seed: int,
+) -> np.ndarray:
+    """Every neuron's binary quadratic model: solve, refit, repeat."""
+    best = np.ones(weights.shape, bool)
+    for neuron, count in enumerate(num_kept):
+        if count == len(gram):
+            continue
+        target, least, candidates = cross[:, neuron], np.inf, weights[:, neuron]
+        for number in range(choice.rounds if choice.refit else 1):
+            problem = fan_in_problem(gram, target, candidates, target_energy=energy[neuron], num_kept=int(count))
+            kept = best_state(problem, choice, seed=seed + 1000 * neuron + number)
+            if not choice.refit:
+                best[:, neuron] = kept
+                break
+            regression = _one(gram, target, energy[neuron])
+            refitted, _ = least_squares(regression, kept[None, :, None], np.zeros((1, len(gram), 1)), ridge=choice.ridge)
+            solution = refitted[0, :, 0]
+            error = energy[neuron] - 2 * solution @ target + solution @ gram @ solution
+            if error >= least * (1 - 1e-9):
+                break
+            least, best[:, neuron] = error, kept
+            candidates = candidate_weights(gram, target[:, None], solution[:, None], kept[:, None])[:, 0]
+    return best
+
+
+def _one(gram: np.ndarray, target: np.ndarray, energy: float) -> Regression:
+    """The regression of one neuron, already centered."""
+    none = np.zeros((1, 1))
+    return Regression(gram[None], np.zeros((1, len(gram))), target[None, :, None], none, none + energy, 0, False)

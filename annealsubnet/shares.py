@@ -1,0 +1,119 @@
+"""Shares: how many units each layer, site or neuron keeps of a budget that they have in common."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from annealsubnet.allocation import allocate
+from annealsubnet.budgets import Budget
+from annealsubnet.losses import Loss
+from annealsubnet.networks import Network, Params, Site
+from annealsubnet.problems import site_problem
+from annealsubnet.selection import Choice, Importance, stack
+from annealsubnet.solvers.greedy import eliminate
+from annealsubnet.solvers.select_refit import error_curves, select_units
+from annealsubnet.statistics.curvature import neuron_curvature
+from annealsubnet.statistics.moments import Regression, input_moments, self_regression
+
+# Every output counts at least this share of the mean, so that no error is free.
+_FLOOR = 1e-2
+# Points of a site's error curve that are computed; between them it is interpolated.
+_GRID = 9
+
+
+def importance_of(network: Network, batches: Iterable[Any], *, params: Params, loss: Loss) -> Importance:
+    """What a unit of squared error in each output costs the loss: ½ of its mean Gauss-Newton curvature."""
+    curvature = neuron_curvature(network, batches, loss=loss, params=params)
+    importance = {}
+    for name, layer in network.layers.items():
+        values = 0.5 * curvature[name].reshape(layer.groups, -1)
+        mean = values.mean()
+        importance[name] = values + _FLOOR * mean if mean > 0 else np.ones_like(values)
+    return importance
+
+
+def weight_counts(
+    network: Network, batches: Iterable[Any], budget: Budget, importance: Importance, *, params: Params
+) -> dict[str, np.ndarray]:
+    """How many inputs each neuron keeps: `[groups, outputs]` for each selected layer."""
+    layers = {name: network.layers[name] for name in budget.selected}
+    shapes = {name: (layer.groups, layer.outputs // layer.groups) for name, layer in layers.items()}
+    if budget.scope == "neuron":
+        return {name: np.full(shapes[name], budget.counts[name]) for name in layers}
+    moments = input_moments(network, batches, params=params, layers=layers)
+    curves: dict[str, list[np.ndarray]] = {}
+    for name, layer in layers.items():
+        regression = self_regression(layer, moments[name], params).centered()
+        curves[name] = _weight_curves(regression, importance[name], _longest(budget, name, layer.fan_in))
+    if budget.scope == "layer":
+        return {name: allocate(curves[name], budget.counts[name]).counts.reshape(shapes[name]) for name in layers}
+    together = allocate([curve for name in layers for curve in curves[name]], budget.total).counts
+    ends = np.cumsum([len(curves[name]) for name in layers])[:-1]
+    return {name: part.reshape(shapes[name]) for name, part in zip(layers, np.split(together, ends), strict=True)}
+
+
+def _longest(budget: Budget, name: str, fan_in: int) -> int:
+    """How far error curves are followed: well beyond the mean, for a neuron may get several times its share."""
+    share = budget.counts[name] / np.prod(budget.shapes[name]) if budget.scope == "layer" else budget.total / budget.size
+    return fan_in if share > 0.25 else max(min(fan_in, 16), int(np.ceil(min(1.0, 4 * share) * fan_in)))
+
+
+def _weight_curves(regression: Regression, importance: np.ndarray, longest: int) -> list[np.ndarray]:
+    curves = []
+    for group, weight in enumerate(importance):
+        found = error_curves(
+            regression.gram[group],
+            regression.cross[group],
+            regression.target_energy[group],
+            method="forward",
+            max_kept=longest,
+        )
+        curves += [found.error[:, output] * weight[output] for output in range(len(weight))]
+    return curves
+
+
+def site_counts(
+    network: Network,
+    batches: Iterable[Any],
+    budget: Budget,
+    importance: Importance,
+    *,
+    choice: Choice,
+    params: Params,
+) -> dict[str, int]:
+    """How many units each selected site keeps."""
+    if budget.scope == "layer":
+        return dict(budget.counts)
+    sites = {name: network.sites(budget.unit)[name] for name in budget.selected}
+    readers = {consumer for site in sites.values() for consumer in site.consumers}
+    moments = input_moments(network, batches, params=params, layers=[name for name in network.layers if name in readers])
+    regressions = {name: self_regression(network.layers[name], moments[name], params) for name in readers}
+    curves = [
+        _refit_curve(site, regressions, importance, choice)
+        if choice.refit
+        else eliminate(site_problem(site, regressions, network.layers, params, importance=importance)).energy
+        for site in sites.values()
+    ]
+    counts = allocate(curves, budget.total, least=1).counts
+    return dict(zip(sites, counts.tolist(), strict=True))
+
+
+def _refit_curve(site: Site, regressions: Mapping[str, Regression], importance: Importance, choice: Choice) -> np.ndarray:
+    """The error after the refit for every number of units, interpolated between a few."""
+    stacked = stack(site, regressions, importance)
+    points = np.unique(np.round(np.geomspace(1, site.size, _GRID)).astype(int))
+    errors = [float(stacked.energy.sum())]
+    for point in points.tolist():
+        found = select_units(
+            stacked.gram,
+            stacked.cross,
+            stacked.energy,
+            point,
+            unit_of_input=stacked.unit_of_input,
+            seed=0,
+            ridge=choice.ridge,
+            temperature="zero",
+        )
+        errors.append(float(found.error.sum()))
+    return np.interp(np.arange(site.size + 1), np.append(0, points), np.minimum.accumulate(errors))
