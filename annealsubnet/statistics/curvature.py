@@ -1,0 +1,73 @@
+"""Curvature of the loss in what neurons return: how much an error of a neuron on an example matters.
+
+    h_npo = (∂outputs_n/∂z_npo)ᵀ F_n (∂outputs_n/∂z_npo) = Σ_c (s_ncᵀ ∂outputs_n/∂z_npo)²
+
+for example n, position p and neuron o; F_n the Hessian of the loss in the outputs (Gauss-Newton, no labels). An error e of the
+neuron's pre-activation costs ½ h e²: its mean turns errors of layers into loss, and h_n weights examples in second moments.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from annealsubnet.batches import stream
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.networks import Network, Params
+from annealsubnet.statistics.gradients import pull_back
+from annealsubnet.statistics.outputs import backward_chunk
+from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
+
+
+def output_curvature(network: Network, params: Params, inputs: jax.Array, loss: Loss = cross_entropy) -> dict[str, jax.Array]:
+    """h of every layer for one batch: pure, to be called inside a jitted step.
+
+    Args:
+        network: traced.
+        params: by path.
+        inputs: one batch.
+        loss: of one example.
+
+    Returns:
+        For each layer an array of its outputs' own shape, `[batch, *positions, *outputs]`.
+    """
+    outputs, pull, records = pull_back(network, params, inputs)
+
+    def add(total: Any, factor: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(lambda sums, delta: sums + jnp.square(delta), total, pull(factor)), None
+
+    start = {name: jnp.zeros_like(returned) for name, (_, returned) in records.items()}
+    return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
+
+
+def neuron_curvature(
+    network: Network, batches: Iterable[Any], *, loss: Loss = cross_entropy, params: Params | None = None
+) -> dict[str, np.ndarray]:
+    """h̄ of every neuron of every layer: E_n[Σ_p h_npo], in one pass.
+
+    Args:
+        network: traced.
+        batches: inputs or (inputs, labels); labels are not read.
+        loss: of one example.
+        params: of the network; its own by default.
+
+    Returns:
+        For each layer `[outputs]`, float64, in loss per squared unit of the neuron's output (times ½).
+
+    Raises:
+        ValueError: for bad batches, or curvatures that are not finite (layer named).
+    """
+
+    @jax.jit
+    def step(values: Params, inputs: jax.Array) -> Any:
+        curvature = output_curvature(network, values, inputs, loss)
+        return {name: array.reshape(-1, network.layers[name].outputs).sum(0) for name, array in curvature.items()}
+
+    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
+    sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
+    for name, total in sums.items():
+        check_statistics(name, total)
+    return {name: total / count for name, total in sums.items()}

@@ -1,0 +1,42 @@
+"""What a pass back from the loss needs to know before it starts: how many outputs there are, and how many examples fit."""
+
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import Any
+
+import jax
+import numpy as np
+
+from annealsubnet.batches import labeled
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.networks import Network, Params
+from annealsubnet.statistics.streams import chunk_size
+
+
+def labeled_for(network: Network, batches: Iterable[Any], loss: Loss) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each batch as (inputs, labels), the labels checked against the network's outputs where the loss is cross-entropy.
+
+    Raises:
+        ValueError: as `annealsubnet.batches.labeled`; or if the network does not return `[batch, classes]`.
+    """
+    outputs = jax.eval_shape(network.apply, network.params, _one(network))
+    if outputs.ndim != 2:
+        raise ValueError(
+            f"The network returns {outputs.shape[1:]} an example; the loss takes one vector of outputs an example."
+        )
+    return labeled(batches, classes=outputs.shape[1] if loss.name == cross_entropy.name else None)
+
+
+def backward_chunk(network: Network) -> int:
+    """How many examples to pass forward and back at once: every layer's inputs and outputs are held until the way back."""
+
+    def records(params: Params, inputs: jax.Array) -> Any:
+        return network.run(params, inputs, record=network.layers)[1]
+
+    held = jax.tree.leaves(jax.eval_shape(records, network.params, _one(network)))
+    return chunk_size(4 * sum(prod(array.shape) for array in held), most=1024)
+
+
+def _one(network: Network) -> jax.ShapeDtypeStruct:
+    """The shape of one example."""
+    return jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
