@@ -7,8 +7,9 @@ neurons are tied: they can only be removed together. Where labels meet in a sum 
 result is `MIXED`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -22,75 +23,13 @@ from annealsubnet.networks.taps import Spec, tap_in_p, tap_out_p
 NONE, DATA, MIXED = 0, 1, -1
 """No neuron (parameters, constants); the network's inputs; several neurons of one sum."""
 
-_ELEMENTWISE = frozenset(
-    [
-        "abs",
-        "acos",
-        "acosh",
-        "add",
-        "add_any",
-        "and",
-        "asin",
-        "asinh",
-        "atan",
-        "atan2",
-        "atanh",
-        "cbrt",
-        "ceil",
-        "clamp",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "cos",
-        "cosh",
-        "digamma",
-        "div",
-        "eq",
-        "erf",
-        "erf_inv",
-        "erfc",
-        "exp",
-        "exp2",
-        "expm1",
-        "floor",
-        "ge",
-        "gt",
-        "integer_pow",
-        "is_finite",
-        "le",
-        "lgamma",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-        "neg",
-        "nextafter",
-        "not",
-        "optimization_barrier",
-        "or",
-        "pow",
-        "real",
-        "reduce_precision",
-        "rem",
-        "round",
-        "rsqrt",
-        "select_n",
-        "sign",
-        "sin",
-        "sinh",
-        "sqrt",
-        "square",
-        "stop_gradient",
-        "sub",
-        "tan",
-        "tanh",
-        "xor",
-    ]
-)
+_ELEMENTWISE_NAMES = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh
+    digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min
+    mul ne neg nextafter not optimization_barrier or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt
+    square stop_gradient sub tan tanh xor
+"""
+_ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 _REDUCTIONS = frozenset(
     ["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"]
 )
@@ -105,7 +44,8 @@ class Flow:
         first: the first label of each layer's outputs; layer L owns `first[L] … first[L] + outputs − 1`.
         inputs: labels of the channels that enter each layer, `[channels]`.
         ties: pairs of labels that meet in one element.
-        norms: the BatchNorm that reads a layer's outputs with nothing in between.
+        norms: the BatchNorm that alone reads a layer's outputs, with nothing in between, and can silence them by its scale.
+        norm_inputs: labels of the channels that enter each BatchNorm, `[channels]`.
         normalized: labels that were mixed in a sum over channels, with the primitive that did it.
         blocked: labels that entered something that cannot be followed, with its name.
         output: labels that reach the network's output.
@@ -116,6 +56,7 @@ class Flow:
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     ties: list[np.ndarray] = field(default_factory=list)
     norms: dict[str, Norm] = field(default_factory=dict)
+    norm_inputs: dict[str, np.ndarray] = field(default_factory=dict)
     normalized: dict[int, str] = field(default_factory=dict)
     blocked: dict[int, str] = field(default_factory=dict)
     output: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -124,7 +65,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class _Value:
-    """Labels of an array; its number where it depends on nothing; the layer whose raw output it is."""
+    """Labels of an array; its number where it depends on nothing; the layer whose raw output it is, if nobody else reads it."""
 
     labels: np.ndarray
     constant: Any = None
@@ -149,7 +90,15 @@ def follow(closed: ClosedJaxpr, num_params: int) -> Flow:
 
 
 def _walk(jaxpr: Jaxpr, consts: Any, arguments: list[_Value], flow: Flow) -> list[_Value]:
-    values: dict[Any, _Value] = dict(zip(jaxpr.invars, arguments, strict=True))
+    readers = Counter(atom for equation in jaxpr.eqns for atom in equation.invars if not isinstance(atom, Literal))
+    readers.update(atom for atom in jaxpr.outvars if not isinstance(atom, Literal))
+    values: dict[Any, _Value] = {}
+
+    def write(variables: Any, results: list[_Value]) -> None:
+        for var, value in zip(variables, results, strict=True):
+            values[var] = replace(value, origin=None) if readers[var] > 1 else value
+
+    write(jaxpr.invars, arguments)
     for var, const in zip(jaxpr.constvars, consts, strict=True):
         values[var] = _Value(np.full(np.shape(const), NONE), const)
 
@@ -160,8 +109,7 @@ def _walk(jaxpr: Jaxpr, consts: Any, arguments: list[_Value], flow: Flow) -> lis
 
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
-        results = _step(equation, operands, flow)
-        values.update(zip(equation.outvars, results, strict=True))
+        write(equation.outvars, _step(equation, operands, flow))
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -216,8 +164,14 @@ def _enter(spec: Spec, operand: _Value, flow: Flow) -> _Value:
         _note(flow.normalized, operand.labels, f"{spec.kind} {spec.name!r}")
         return operand
     if isinstance(spec, Norm):
-        if operand.origin is not None:
-            flow.norms[operand.origin] = spec
+        if spec.name in flow.norm_inputs:
+            raise ValueError(f"BatchNorm {spec.name!r} is called twice in one pass; a shared layer is not supported.")
+        least, most = (bound(operand.labels, axis=tuple(range(operand.labels.ndim - 1))) for bound in (np.min, np.max))
+        flow.norm_inputs[spec.name] = np.where(least == most, most, MIXED)
+        # Without a scale, or with one for several neurons, it cannot be made to answer a closed neuron by zero.
+        layer = flow.layers.get(operand.origin or "")
+        if layer is not None and layer.num_output_axes == 1 and spec.scale is not None:
+            flow.norms[layer.name] = spec
         return operand
     if spec.name in flow.inputs:
         raise ValueError(f"Layer {spec.name!r} is called twice in one pass; a shared layer is not supported.")
@@ -290,8 +244,9 @@ def _contract(equation: Any, operands: list[_Value], shape: tuple[int, ...], flo
         if (least != most).any():
             _note(flow.blocked, labels, "an untapped matrix product")
         merged = np.squeeze(np.where(least == most, most, MIXED), axes)
-        left = [axis for axis in range(labels.ndim) if axis not in axes]
-        order = [left.index(axis) for axis in batch_axes] + [n for n, axis in enumerate(left) if axis not in batch_axes]
+        others = [axis for axis in range(labels.ndim) if axis not in axes]
+        order = [others.index(axis) for axis in batch_axes]
+        order += [number for number, axis in enumerate(others) if axis not in batch_axes]
         sides.append(merged.transpose(order))
     batches = len(batch[0])
     left_free, right_free = sides[0].ndim - batches, sides[1].ndim - batches

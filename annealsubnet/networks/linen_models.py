@@ -39,7 +39,8 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *, example: Any 
 
     def call(values: Params, inputs: Any) -> jax.Array:
         with nn.intercept_methods(_tap):
-            return module.apply(merge(values), inputs, **options)
+            outputs: Any = module.apply(merge(values), inputs, **options)
+        return outputs
 
     return Model("linen", flatten(variables["params"]), call, merge, (module, variables, options), example)
 

@@ -28,7 +28,8 @@ def from_nnx(model: nnx.Module, *, example: Any = None) -> Model:
         >>> from_nnx(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
         Model(form='nnx', 2 parameter arrays, 8 values)
     """
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    split: Any = nnx.split(model, nnx.Param, ...)
+    graph, params, rest = split
 
     def merge(values: Params) -> nnx.Module:
         return nnx.merge(graph, replace_leaves(params, values), rest, copy=True)
@@ -80,7 +81,7 @@ def _training_mode(name: str, kind: str) -> str:
 
 def _own(name: str, leaf: str, value: Any) -> str | None:
     """The path of a layer's own parameter; None where it has none. The model itself may be a layer: its name is ""."""
-    if value is None or getattr(value, "value", value) is None:
+    if value is None or (isinstance(value, nnx.Variable) and value.get_value() is None):
         return None
     return f"{name}/{leaf}" if name else leaf
 

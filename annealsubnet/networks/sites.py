@@ -7,7 +7,7 @@ Conv channel or a head.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -63,6 +63,7 @@ class Site:
         zeroed: which parameters are zero without a unit.
         consumers: for each layer that reads the units, `[groups, fan_in]`, the unit of each input; −1 for another's.
         normalized_by: the sum over the site's channels (LayerNorm, GroupNorm, softmax) that they pass through, or None.
+        norms: for each BatchNorm that the units pass, `[channels]`, the unit of each channel; −1 for another's.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Site:
     zeroed: tuple[Slot, ...]
     consumers: Mapping[str, np.ndarray]
     normalized_by: str | None = None
+    norms: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         readers = ", ".join(self.consumers)
@@ -150,7 +152,9 @@ def _neuron_site(members: tuple[str, ...], flow: Flow, root: np.ndarray) -> tupl
         vectors = [layer.bias] if norm is None else [layer.bias, norm.scale, norm.bias]
         slots += [Slot(path, 0, layer.num_output_axes, unit) for path in vectors if path is not None]
         gates.append(Gate(name if norm is None else norm.name, "out", unit, layer.num_output_axes))
-    site = Site(members[0], "neuron", len(units), members, tuple(gates), tuple(slots), consumers, through)
+    passed = {name: _unit_of(root[np.maximum(channels, 0)], units) for name, channels in flow.norm_inputs.items()}
+    passed = {name: unit for name, unit in passed.items() if (unit >= 0).any()}
+    site = Site(members[0], "neuron", len(units), members, tuple(gates), tuple(slots), consumers, through, passed)
     return "", site
 
 
@@ -166,10 +170,15 @@ def head_sites(flow: Flow) -> dict[str, Site]:
     for out in flow.layers.values():
         name, _, last = out.name.rpartition("/")
         projections = [flow.layers.get(f"{name}/{part}") for part in ("query", "key", "value")]
-        if last != "out" or out.num_input_axes != 2 or any(part is None for part in projections):
+        if last != "out" or out.num_input_axes != 2 or not all(_to_heads(part, out.shape[0]) for part in projections):
             continue
         sites[name] = _head_site(name, [part for part in projections if part is not None], out)
     return sites
+
+
+def _to_heads(layer: Layer | None, num_heads: int) -> bool:
+    """Whether a projection gives each head its own; where heads share keys and values, they cannot be removed one by one."""
+    return layer is not None and layer.num_output_axes == 2 and layer.shape[layer.num_input_axes] == num_heads
 
 
 def _head_site(name: str, projections: list[Layer], out: Layer) -> Site:
