@@ -13,7 +13,8 @@ from typing import Any, Literal
 import dimod
 import numpy as np
 
-from annealsubnet.solvers.options import NUM_READS, Options, refuse_unknown
+from annealsubnet.solvers.many import ManySamples, sample_many
+from annealsubnet.solvers.options import NUM_READS, NUM_SWEEPS, Options, refuse_unknown
 
 
 class Annealer(dimod.Sampler, dimod.Initialized):
@@ -22,7 +23,7 @@ class Annealer(dimod.Sampler, dimod.Initialized):
     Example:
         >>> import dimod
         >>> bqm = dimod.BinaryQuadraticModel({"a": -1.0, "b": -2.0, "c": -1.5}, {("a", "b"): 2.0}, 0.0, "BINARY")
-        >>> Annealer().sample(bqm, seed=0).first.energy
+        >>> float(Annealer().sample(bqm, seed=0).first.energy)
         -3.5
         >>> found = Annealer().sample(bqm, num_kept=1, num_reads=4, seed=0)
         >>> found.first.sample == {"a": 0, "b": 1, "c": 0}
@@ -107,6 +108,68 @@ class Annealer(dimod.Sampler, dimod.Initialized):
         refuse_unknown("Annealer", unknown, self._parameters)
         given = locals()
         return _sample(self, bqm, Options(**{name: given[name] for name in self._parameters}))
+
+    def sample_many(
+        self,
+        linear: Any,
+        couplings: Any,
+        *,
+        scales: Any = None,
+        num_kept: Any = None,
+        num_reads: int = 1,
+        num_sweeps: int = NUM_SWEEPS,
+        beta_range: Sequence[float] | None = None,
+        initial_states: Any = None,
+        seed: int | None = None,
+        num_threads: int | None = None,
+        state: Literal["best", "last"] = "best",
+    ) -> ManySamples:
+        """Anneal thousands of small binary problems in one call: arrays in, arrays out.
+
+        Problem n has the energy E_n(x) = linear[n]·x + ½ xᵀ couplings[n] x, or, with `scales` c, that of a neuron of a
+        layer whose inputs have the second moment H = couplings: E_n(x) = Σ_ij c_ni c_nj H_ij x_i x_j + linear[n]·x.
+
+        Args:
+            linear: linear biases: an array [problems, variables], or a sequence of arrays of mixed sizes.
+            couplings: symmetric couplings, whose diagonals are not read: an array [problems, variables, variables] or
+                a sequence of square arrays. With `scales`: one symmetric matrix [variables, variables] for all, whose
+                diagonal counts.
+            scales: factors c, [problems, variables], if all problems share one matrix.
+            num_kept: exactly how many variables are one: for all problems, or one number a problem.
+            num_reads: independent runs a problem.
+            num_sweeps: passes over the variables in a run.
+            beta_range: inverse temperatures (hot, cold) for all problems; by default each has its own.
+            initial_states: [problems, reads, variables] or [problems, variables]; random by default.
+            seed: the same seed gives the same answer, for any number of threads; drawn if None.
+            num_threads: by default one a processor where that pays.
+            state: "best" for the best state seen, "last" for the last one.
+
+        Returns:
+            States and energies of every read.
+
+        Example:
+            >>> import numpy as np
+            >>> rng = np.random.default_rng(0)
+            >>> c, H, linear = rng.normal(size=(100, 8)), np.cov(rng.normal(size=(8, 20))), rng.normal(size=(100, 8))
+            >>> samples = Annealer().sample_many(linear, H, scales=c, num_kept=3, seed=0)
+            >>> samples
+            ManySamples(100 problems, 1 reads, up to 8 variables)
+            >>> set(samples.states.sum(axis=2).ravel().tolist())
+            {3}
+        """
+        return sample_many(
+            linear,
+            couplings,
+            scales=scales,
+            num_kept=num_kept,
+            num_reads=num_reads,
+            num_sweeps=num_sweeps,
+            beta_range=beta_range,
+            initial_states=initial_states,
+            seed=seed,
+            num_threads=num_threads,
+            state=state,
+        )
 
 
 def _sample(sampler: Annealer, bqm: dimod.BinaryQuadraticModel, options: Options) -> dimod.SampleSet:

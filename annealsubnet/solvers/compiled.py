@@ -122,15 +122,16 @@ def energy_of(bqm: dimod.BinaryQuadraticModel) -> Energy:
         ValueError: naming the first variable or pair whose bias is NaN or infinite.
     """
     size = bqm.num_variables
-    vectors = bqm.to_numpy_vectors(variable_order=list(bqm.variables), dtype=np.float64, sort_indices=False)
-    linear, (rows, columns, values), offset = vectors.linear_biases, vectors.quadratic, float(vectors.offset)
+    vectors = bqm.to_numpy_vectors(variable_order=list(bqm.variables))
+    linear, values = (np.asarray(biases, np.float64) for biases in (vectors.linear_biases, vectors.quadratic.biases))
+    rows, columns, offset = vectors.quadratic.row_indices, vectors.quadratic.col_indices, float(vectors.offset)
     _check_finite(bqm, linear, rows, columns, values, offset)
     if bqm.vartype is dimod.SPIN:
         # s = 2 x - 1: h s + J s t = 2 h x - h + 4 J x y - 2 J x - 2 J y + J.
         offset += float(values.sum() - linear.sum())
         half = np.bincount(rows, values, size) + np.bincount(columns, values, size)
         linear, values = 2.0 * linear - 2.0 * half, 4.0 * values
-    return Energy(np.asarray(linear, np.float64), symmetric(size, rows, columns, values), offset)
+    return Energy(linear, symmetric(size, rows, columns, values), offset)
 
 
 def _check_finite(bqm: dimod.BinaryQuadraticModel, linear: Any, rows: Any, columns: Any, values: Any, offset: float) -> None:

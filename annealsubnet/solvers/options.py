@@ -22,7 +22,7 @@ def refuse_unknown(name: str, unknown: Any, known: Any) -> None:
     """
     extra = sorted(set(unknown) - set(known))
     if extra:
-        raise TypeError(f"{name} has no option {', '.join(map(repr, extra))}; it has {', '.join(sorted(known))}.")
+        raise TypeError(f"{name} has no option {', '.join(map(repr, extra))}; it has {', '.join(sorted(known)) or 'none'}.")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ mean counts.
 **Cold end.** At the end of a schedule no variable should be left excited by chance. At a local minimum the energy
 changes of the variables are spread over [0, σ_i] with a density of about 1/σ_i near zero, so about T Σ_i 1/σ_i
 variables lie within T of zero; T = (harmonic mean of σ) / n leaves about one. A descent follows the schedule and repairs
-single excitations, so this project stops at 4 (harmonic mean of σ) / √n, which spends its sweeps where they change the
+single excitations, so this project stops at `COLD` (harmonic mean of σ) / √n, which spends its sweeps where they change the
 result. Where couplings are multiples of a common size g (as ±1 are), nothing happens below g / log(n), and
 that ends the schedule if it is hotter.
 
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-COLD = 4.0
+COLD = 0.25
 
 
 def typical_changes(linear: np.ndarray, couplings: Any, *, kept_share: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -80,21 +80,20 @@ def default_beta_range(linear: np.ndarray, couplings: Any, *, kept_share: float 
         return 1.0, 1.0
     hot = float(moving.max())
     harmonic = moving.size / float((hot / moving).sum()) * hot
-    cold = COLD * harmonic / math.sqrt(moving.size) / 16
+    cold = COLD * harmonic / math.sqrt(moving.size)
     cold = min(max(cold, _grain(linear, couplings) / math.log(16.0 + moving.size)), hot / 2)
     return 1.0 / hot, 1.0 / cold
 
 
 def _grain(linear: np.ndarray, couplings: Any) -> float:
-    """The common size of which all values are multiples, or 0 if they have none of a useful size."""
+    """The smallest value if all others are its multiples, by no more than 64; else 0."""
     stored = couplings.data if scipy.sparse.issparse(couplings) else couplings.ravel()
-    sizes = np.unique(np.abs(np.concatenate([linear, stored])))
+    sizes = np.abs(np.concatenate([linear, stored]))
     sizes = sizes[sizes > 0]
-    if sizes.size == 0 or sizes.size > 64:
+    if sizes.size == 0 or sizes.max() > 64 * sizes.min():
         return 0.0
-    grain = sizes[0]
-    multiples = sizes / grain
-    return float(grain) if np.allclose(multiples, np.round(multiples), rtol=0, atol=1e-9) else 0.0
+    multiples = sizes / sizes.min()
+    return float(sizes.min()) if (np.abs(multiples - np.round(multiples)) <= 1e-5).all() else 0.0
 
 
 def geometric(beta_range: Sequence[float], num_sweeps: int) -> np.ndarray:

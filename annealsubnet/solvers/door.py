@@ -1,0 +1,179 @@
+"""One door to every sampler: `solve` takes any `dimod.Sampler` and returns the best distinct states as arrays.
+
+A sampler that can keep a count exactly (one with the option `num_kept`, as `Annealer` has) is asked to. For all others
+the count is met by a *price* λ: E(x) + λ Σ_i x_i changes linear biases only, its minimizers keep ever fewer variables as
+λ rises, and so λ is bisected until the count is met. A squared penalty (Σ_i x_i - k)² would do it in one call, but it
+couples every pair of variables. Counts that no price reaches (E is not convex along the count) are repaired by the
+single flips that cost least, and every answer is then polished by exchanges.
+"""
+
+import inspect
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import dimod
+import numpy as np
+from jaxtyping import Bool, Float
+
+from annealsubnet.problems import Problem
+from annealsubnet.solvers.annealer import Annealer
+from annealsubnet.solvers.options import refuse_unknown
+
+# λ is bisected this often at most: 2^-20 of the range is finer than any count asks for.
+_PRICES = 20
+_STATES_A_PRICE = 16
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best distinct states of a problem, lowest energy first.
+
+    Attributes:
+        states: whether each variable is one, in the order of the problem's variables.
+        energies: their energies, in float64.
+        variables: labels of the columns of `states`.
+        calls: how often the sampler was called.
+        info: what the sampler reported of its last call.
+    """
+
+    states: Bool[np.ndarray, "states variables"]
+    energies: Float[np.ndarray, "states"]
+    variables: tuple[Any, ...]
+    calls: int
+    info: dict[str, Any]
+
+    def __repr__(self) -> str:
+        lowest = f", lowest energy {self.energies[0]:.6g}" if self.energies.size else ""
+        return f"Solution({len(self.states)} states of {len(self.variables)} variables{lowest})"
+
+    @property
+    def best(self) -> Bool[np.ndarray, "variables"]:
+        """The state of lowest energy."""
+        return self.states[0]
+
+
+def solve(
+    problem: Problem | dimod.BinaryQuadraticModel,
+    sampler: dimod.Sampler | None = None,
+    *,
+    seed: int | None,
+    num_kept: int | None = None,
+    **options: Any,
+) -> Solution:
+    """Solve a problem with any dimod sampler.
+
+    Args:
+        problem: a `Problem`, or a binary quadratic model.
+        sampler: `Annealer()` if None; `dwave.samplers.SimulatedAnnealingSampler()`, `TabuSampler()`,
+            `TreeDecompositionSolver()`, `dimod.ExactSolver()`, `neal.SimulatedAnnealingSampler()` and every other one.
+        seed: passed on if the sampler takes one; drawn if None.
+        num_kept: exactly how many variables are one; by default the problem's own `num_kept`.
+        **options: the sampler's own options, checked against `sampler.parameters`.
+
+    Returns:
+        The best distinct states; with `num_kept`, every one of them has exactly that many ones.
+
+    Raises:
+        TypeError: for an option that the sampler does not have.
+        ValueError: for a count that the problem cannot meet.
+
+    Example:
+        >>> import dimod
+        >>> problem = Problem(np.array([-3.0, -2.0, -1.0]), np.zeros((3, 3)), num_kept=2)
+        >>> solve(problem, dimod.ExactSolver(), seed=0).best.tolist()
+        [True, True, False]
+        >>> solve(problem, dimod.ExactSolver(), seed=0, num_reads=3)
+        Traceback (most recent call last):
+        ...
+        TypeError: ExactSolver has no option 'num_reads'; it has none.
+    """
+    sampler = Annealer() if sampler is None else sampler
+    refuse_unknown(type(sampler).__name__, options, sampler.parameters)
+    bqm = problem.to_bqm() if isinstance(problem, Problem) else problem
+    if num_kept is None and isinstance(problem, Problem):
+        num_kept = problem.num_kept
+    if num_kept is not None and not 0 <= num_kept <= bqm.num_variables:
+        raise ValueError(f"num_kept must be from 0 to the {bqm.num_variables} variables; it is {num_kept}.")
+    seed = secrets.randbits(31) if seed is None else int(seed)
+    if takes_seed(sampler):
+        options["seed"] = seed % 2**31
+    if num_kept is None or "num_kept" in sampler.parameters or bqm.num_variables == 0:
+        if num_kept is not None and "num_kept" in sampler.parameters:
+            options["num_kept"] = num_kept
+        sampleset = sampler.sample(bqm, **options)
+        return _solution(bqm, _states(sampleset, bqm), 1, sampleset.info)
+    return _solve_by_price(bqm, sampler, num_kept, seed, options)
+
+
+def takes_seed(sampler: dimod.Sampler) -> bool:
+    """Whether a sampler has the option `seed`."""
+    return "seed" in sampler.parameters or "seed" in inspect.signature(sampler.sample).parameters
+
+
+def _solve_by_price(
+    bqm: dimod.BinaryQuadraticModel, sampler: dimod.Sampler, num_kept: int, seed: int, options: dict[str, Any]
+) -> Solution:
+    from annealsubnet.solvers.compiled import energy_of
+
+    energy = energy_of(bqm)
+    reach = np.abs(energy.linear) + np.asarray(abs(energy.couplings).sum(axis=1)).ravel()
+    low, high = -float(reach.max()) - 1.0, float(reach.max()) + 1.0
+    step = 1.0 if bqm.vartype is dimod.BINARY else 0.5
+    price, found, calls, info = 0.0, [], 0, {}
+    for _ in range(_PRICES):
+        priced = bqm.copy()
+        priced.add_linear_from_array(np.full(bqm.num_variables, step * price))
+        sampleset = sampler.sample(priced, **options)
+        calls, info = calls + 1, dict(sampleset.info)
+        states = _states(sampleset, bqm)
+        counts = states.sum(axis=1)
+        order = np.argsort(sampleset.record.energy, kind="stable")
+        exact = order[counts[order] == num_kept][:_STATES_A_PRICE]
+        found.append(states[np.concatenate([exact, order[:1]])])
+        lowest = int(counts[order[0]])
+        if lowest == num_kept:
+            break
+        low, high = (price, high) if lowest > num_kept else (low, price)
+        price = 0.5 * (low + high)
+    states = np.unique(np.concatenate(found), axis=0)
+    near = np.argsort(np.abs(states.sum(axis=1) - num_kept), kind="stable")[: 4 * _STATES_A_PRICE]
+    repaired = np.array([repair(energy, state, num_kept) for state in states[near]])
+    polished = Annealer().sample(
+        bqm,
+        initial_states=(repaired.astype(np.int8) * (1 if step == 1.0 else 2) - (step < 1.0), list(bqm.variables)),
+        num_sweeps=0,
+        num_kept=num_kept,
+        seed=seed,
+    )
+    return _solution(bqm, _states(polished, bqm), calls, info | {"price": price})
+
+
+def repair(energy: Any, state: np.ndarray, num_kept: int) -> np.ndarray:
+    """A state with exactly `num_kept` ones, by the single flips that raise the energy least, one after the other."""
+    state = state.astype(np.bool_)
+    fields = energy.linear + energy.couplings @ state.astype(np.float64)
+    missing = num_kept - int(state.sum())
+    sign = 1.0 if missing > 0 else -1.0
+    for _ in range(abs(missing)):
+        costs = np.where(state == (missing < 0), sign * fields, np.inf)
+        flip = int(costs.argmin())
+        state[flip] = missing > 0
+        row = energy.couplings[[flip]]
+        fields = fields + sign * (row.toarray() if hasattr(row, "toarray") else row).ravel()
+    return state
+
+
+def _states(sampleset: dimod.SampleSet, bqm: dimod.BinaryQuadraticModel) -> np.ndarray:
+    """The samples as booleans, their columns in the order of the model's variables."""
+    columns = [sampleset.variables.index(variable) for variable in bqm.variables]
+    return sampleset.record.sample[:, columns] > 0
+
+
+def _solution(bqm: dimod.BinaryQuadraticModel, states: np.ndarray, calls: int, info: dict[str, Any]) -> Solution:
+    from annealsubnet.solvers.compiled import energy_of
+
+    states = np.unique(states, axis=0)
+    energies = energy_of(bqm).of(states)
+    order = np.argsort(energies, kind="stable")
+    return Solution(states[order], energies[order], tuple(bqm.variables), calls, dict(info))
