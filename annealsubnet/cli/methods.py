@@ -11,8 +11,8 @@ from annealsubnet.report import ANNEALED
 
 Method = Callable[..., Any]
 
-ONLY_FOR: Mapping[str, tuple[str, ...]] = {"mean_activation": ("neuron",)}
-"""Methods that can't choose every unit."""
+NOT_FOR: Mapping[str, tuple[str, ...]] = {"activation": ("weight",)}
+"""Methods that can't choose a unit; they are left out for it unless asked for."""
 
 
 def known_methods() -> Mapping[str, Method]:
@@ -22,13 +22,13 @@ def known_methods() -> Mapping[str, Method]:
     return {ANNEALED: prune, **baselines.METHODS}
 
 
-def chosen_methods(known: Mapping[str, Method], units: Sequence[str], asked: Sequence[str]) -> Mapping[str, Method]:
+def chosen_methods(known: Mapping[str, Method], unit: str, asked: Sequence[str]) -> Mapping[str, Method]:
     """The methods to compare.
 
     Args:
         known: all there are.
-        units: what they must be able to choose.
-        asked: their names; all that can choose the units if empty.
+        unit: what they must be able to choose.
+        asked: their names; all that can choose the unit if empty.
 
     Returns:
         Name to function, in the order asked.
@@ -39,4 +39,5 @@ def chosen_methods(known: Mapping[str, Method], units: Sequence[str], asked: Seq
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise Refusal(f"There is no method {unknown[0]!r}; use one or more of {', '.join(known)}.")
-    return {name: known[name] for name in (dict.fromkeys(asked) if asked else known)}
+    names = dict.fromkeys(asked) if asked else [name for name in known if unit not in NOT_FOR.get(name, ())]
+    return {name: known[name] for name in names}

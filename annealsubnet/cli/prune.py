@@ -86,14 +86,20 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
         raise Refusal(f"--{'unit' if not options.unit else 'seed'} needs at least one value.")
     units = tuple(dict.fromkeys(options.unit))
     asked = tuple(dict.fromkeys(report.parse_keep(text) for text in options.keep))
-    methods = chosen_methods(known, units, options.method)
+    methods = {unit: chosen_methods(known, unit, options.method) for unit in units}
+    first = methods[units[0]]
     return report.Plan(
         methods=methods,
         keeps={unit: asked or DEFAULT_KEEPS[unit] for unit in units},
         scope=options.scope,
         stages=(False, True) if options.refit else (False,),
-        kept_masks=report.ANNEALED if report.ANNEALED in methods else next(iter(methods)),
+        kept_masks=report.ANNEALED if report.ANNEALED in first else next(iter(first)),
     )
+
+
+def _methods(plan: report.Plan) -> tuple[str, ...]:
+    """All methods, in their order."""
+    return tuple(dict.fromkeys(name for methods in plan.methods.values() for name in methods))
 
 
 def _subject(options: Prune) -> Subject:
@@ -211,14 +217,14 @@ def _write(
     asked = {
         **subject.facts,
         **{f"{unit}s kept": f"{text}, over each {plan.scope}" for unit, text in sizes.items()},
-        "methods": ", ".join(story.labels.get(method, method) for method in plan.methods),
+        "methods": ", ".join(story.labels.get(method, method) for method in _methods(plan)),
         "seeds": ", ".join(map(str, story.seeds)),
     }
     machine = {**provenance.machine(), **provenance.versions()}
     config = {
         "command": command,
         "options": asdict(options),
-        "methods": list(plan.methods),
+        "methods": list(_methods(plan)),
         "keeps": {unit: list(keeps) for unit, keeps in plan.keeps.items()},
         "seeds": list(story.seeds),
         "subject": dict(subject.facts),

@@ -9,10 +9,14 @@ so that methods differ in the choice of the mask and in nothing else: what a met
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+from annealsubnet.batches import first_inputs
+from annealsubnet.evaluation import evaluate
+from annealsubnet.networks import Network, as_network
+from annealsubnet.refitting import refit
 from annealsubnet.report.rows import DENSE, Keep, Row, summarize
 
 ANNEALED = "annealed"
@@ -37,7 +41,10 @@ class Trial:
 
 
 class Procedures(Protocol):
-    """The two things that all methods share."""
+    """What all methods share."""
+
+    def prepare(self, model: Any, batches: Any) -> Any:
+        """`model` in the form that methods, `refit` and `evaluate` take."""
 
     def evaluate(self, model: Any, batches: Any, mask: Any = None) -> Any:
         """Accuracy, loss and costs of `model` under `mask`."""
@@ -47,21 +54,19 @@ class Procedures(Protocol):
 
 
 class PackageProcedures:
-    """The package's own `evaluate` and `refit`."""
+    """The package's own functions, on a network that is traced only once."""
+
+    def prepare(self, model: Any, batches: Any) -> Any:
+        """The traced network."""
+        return as_network(model, None if isinstance(model, Network) else first_inputs(batches))
 
     def evaluate(self, model: Any, batches: Any, mask: Any = None) -> Any:
         """Accuracy, loss and costs of `model` under `mask`."""
-        from annealsubnet.evaluation import evaluate
-
         return evaluate(model, batches, mask=mask)
 
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         """`model` under `mask`, its kept weights refitted."""
-        from annealsubnet.networks import Model
-        from annealsubnet.refit import refit
-
-        refitted = refit(model, mask, batches)
-        return model.replace(refitted) if isinstance(model, Model) else refitted
+        return replace(model, model=model.model.replace(refit(model, mask, batches)))
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,14 @@ class Plan:
     """What to compare.
 
     Attributes:
-        methods: name to a function called like `prune`.
+        methods: unit to the methods that choose it: name to a function called like `prune`.
         keeps: unit to the sizes to prune to.
         scope: over what a size is meant: "network", "layer" or "neuron".
         stages: which networks to measure: `False` for the masked one, `True` for the refitted one.
         kept_masks: method whose masks are returned, all sizes, for the first seed.
     """
 
-    methods: Mapping[str, Callable[..., Any]]
+    methods: Mapping[str, Mapping[str, Callable[..., Any]]]
     keeps: Mapping[str, Sequence[Keep]]
     scope: str = "network"
     stages: tuple[bool, ...] = (False, True)
@@ -85,7 +90,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Choices of a mask for each trial."""
-        return len(self.methods) * sum(len(keeps) for keeps in self.keeps.values())
+        return sum(len(keeps) * len(self.methods[unit]) for unit, keeps in self.keeps.items())
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def compare(
     procedures = procedures or PackageProcedures()
     rows: list[Row] = []
     masks: dict[tuple[str, Keep], Any] = {}
-    for number, trial in enumerate(trials):
+    for number, given in enumerate(trials):
+        trial = replace(given, model=procedures.prepare(given.model, given.calibration))
         seconds, dense = _timed(partial(procedures.evaluate, trial.model, trial.test))
         size = int(dense.parameters)
         rows.append(_row(("", 1.0, DENSE, trial.seed, False), (size, size), dense, (0.0, 0.0, seconds)))
@@ -161,12 +167,12 @@ def smallest_good(rows: Sequence[Row], unit: str, method: str, *, refit: bool, t
 
 def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
     """Unit, size and method of every mask to choose."""
-    return ((unit, keep, method) for unit, keeps in plan.keeps.items() for keep in keeps for method in plan.methods)
+    return ((unit, keep, method) for unit, keeps in plan.keeps.items() for keep in keeps for method in plan.methods[unit])
 
 
 def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str) -> tuple[Any, list[Row]]:
     """The mask that `method` chose, and a row for each stage."""
-    choose = plan.methods[method]
+    choose = plan.methods[unit][method]
     chosen, (mask, _) = _timed(
         lambda: choose(trial.model, trial.calibration, keep=keep, unit=unit, scope=plan.scope, seed=trial.seed)
     )

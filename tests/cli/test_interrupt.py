@@ -30,6 +30,8 @@ class Mask:
         time.sleep(float(sys.argv[1]))
 
 class Procedures:
+    def prepare(self, model, batches):
+        return model
     def evaluate(self, model, batches, mask=None):
         return SimpleNamespace(accuracy=0.9, loss=0.1, examples=10, parameters=10, nonzeros=5, flops=2)
     def refit(self, model, mask, batches):

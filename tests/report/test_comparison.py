@@ -30,6 +30,9 @@ class FakeProcedures:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
+    def prepare(self, model: Any, batches: Any) -> Any:
+        return model
+
     def evaluate(self, model: Any, batches: Any, mask: Any = None) -> FakeEvaluation:
         self.calls.append(("evaluate", model, batches, mask))
         return FakeEvaluation(model)
@@ -50,7 +53,8 @@ def trials() -> Any:
     return (Trial(seed, 0.5 + 0.125 * seed, f"calibration {seed}", f"test {seed}") for seed in (0, 1))
 
 
-PLAN = Plan({"annealed": keeping(1), "other": keeping(0.5)}, {"weight": (0.5, 0.1), "neuron": (0.2,)})
+METHODS = {"annealed": keeping(1), "other": keeping(0.5)}
+PLAN = Plan({"weight": METHODS, "neuron": METHODS}, {"weight": (0.5, 0.1), "neuron": (0.2,)})
 
 
 def test_there_is_a_row_for_each_unit_size_method_seed_and_stage() -> None:
@@ -105,7 +109,7 @@ def test_a_method_that_fails_ends_the_comparison() -> None:
         raise ValueError("no such size")
 
     with pytest.raises(ValueError, match="no such size"):
-        compare(trials(), Plan({"annealed": failing}, {"weight": (0.5,)}), procedures=FakeProcedures())
+        compare(trials(), Plan({"weight": {"annealed": failing}}, {"weight": (0.5,)}), procedures=FakeProcedures())
 
 
 def test_the_smallest_size_within_a_point_of_the_dense_network_is_good(rows) -> None:
