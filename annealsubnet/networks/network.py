@@ -79,7 +79,7 @@ class Network:
         """
         taps = _Taps(self, gates or {}, shifts or {}, frozenset(record))
         closed = _trace(self.model, params, inputs)
-        values = [*(params[path] for path in sorted(params)), inputs]
+        values = [*(params[path] for path in sorted(params)), jnp.asarray(inputs)]
         (outputs,) = _evaluate(closed.jaxpr, closed.consts, values, taps)
         return outputs, taps.records
 

@@ -1,0 +1,163 @@
+"""The energy of every problem equals its definition on a network's own activations."""
+
+from itertools import product
+
+import dimod
+import numpy as np
+import pytest
+from flax import nnx
+
+from annealsubnet.networks import as_network
+from annealsubnet.neighborhoods import strongest
+from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, gate_problem, site_problem, sparsify
+from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+
+
+class Network(nnx.Module):
+    """A site with two consumers of different windows, one that flattens, and a biased tail."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Conv(2, 5, (3, 3), rngs=rngs)
+        self.left = nnx.Conv(5, 4, (3, 3), strides=2, rngs=rngs)
+        self.right = nnx.Conv(5, 4, (1, 1), strides=2, use_bias=False, rngs=rngs)
+        self.dense = nnx.Linear(16, 6, rngs=rngs)
+        self.out = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        hidden = nnx.relu(self.first(inputs))
+        hidden = nnx.relu(self.left(hidden) + self.right(hidden))
+        return self.out(nnx.sigmoid(self.dense(hidden.reshape(len(hidden), -1))))
+
+
+@pytest.fixture(scope="module")
+def setting():
+    inputs = np.random.default_rng(0).normal(size=(30, 4, 4, 2)).astype(np.float32)
+    network = as_network(Network(), inputs)
+    moments = input_moments(network, [inputs])
+    regressions = {name: self_regression(layer, moments[name], network.params) for name, layer in network.layers.items()}
+    return network, inputs, regressions
+
+
+def states_of(size, count=12):
+    return np.random.default_rng(1).random((count, size)) < 0.5
+
+
+def error_without(network, inputs, site, kept, importance):
+    """E‖Σ_u x_u c_u − (y − bias)‖² from the consumers' own inputs: zero what a removed unit feeds."""
+    total = 0.0
+    for name, unit_of_input in site.consumers.items():
+        layer = network.layers[name]
+        _, records = network.run(network.params, inputs, record=[name])
+        vectors = np.asarray(layer.patches(records[name][0]), np.float64)
+        weights = layer.matrix(np.asarray(network.params[layer.kernel], np.float64))
+        gone = ~np.append(kept, True)[unit_of_input]
+        change = np.einsum("vgi,gio->vgo", vectors * gone, weights)
+        total += ((change**2).mean(0) * importance[name]).sum()
+    return total
+
+
+@pytest.mark.parametrize("name", ["first", "left", "dense"])
+def test_site_energy_is_the_error_before_refit(setting, name):
+    network, inputs, regressions = setting
+    site = network.neurons[name]
+    rng = np.random.default_rng(2)
+    importance = {consumer: rng.random(regressions[consumer].target_mean.shape) for consumer in site.consumers}
+    problem = site_problem(site, regressions, network.layers, network.params, importance=importance)
+    states = states_of(site.size)
+    wanted = [error_without(network, inputs, site, state, importance) for state in states]
+    np.testing.assert_allclose(problem.energy(states), wanted, rtol=1e-4, atol=1e-6)
+    assert abs(problem.energy(np.ones(site.size))) < 1e-6 * problem.energy(np.zeros(site.size))
+
+
+def test_site_energy_in_a_network_pruned_before(setting):
+    network, inputs, _ = setting
+    params = dict(network.params)
+    params["first/kernel"] = params["first/kernel"].at[..., 1].set(0)
+    regression = regression_moments(network, [inputs], "dense", params=params, target_params=network.params)
+    site = network.neurons["left"]
+    problem = site_problem(site, {"dense": regression}, network.layers, network.params, importance={"dense": np.ones((1, 6))})
+    _, now = network.run(params, inputs, record=["dense"])
+    _, dense = network.run(network.params, inputs, record=["dense"])
+    vectors = np.asarray(now["dense"][0], np.float64)
+    kernel, bias = (np.asarray(network.params[f"dense/{part}"], np.float64) for part in ("kernel", "bias"))
+    for state in states_of(site.size):
+        stays = state[site.consumers["dense"][0]]
+        error = (((vectors * stays) @ kernel + bias - np.asarray(dense["dense"][1])) ** 2).mean(0).sum()
+        np.testing.assert_allclose(problem.energy(state), error, rtol=1e-4)
+
+
+def test_fan_in_energy_is_the_error_of_the_candidates(setting):
+    _, _, regressions = setting
+    regression = regressions["dense"]
+    gram, target = regression.gram[0], regression.cross[0]
+    kept = np.random.default_rng(3).random(target.shape) < 0.4
+    weights = np.random.default_rng(4).normal(size=target.shape) * kept
+    candidates = candidate_weights(gram, target, weights, kept)
+    residual = target - gram @ weights
+    np.testing.assert_allclose(candidates[~kept], (residual / np.diag(gram)[:, None])[~kept])
+    problem = fan_in_problem(gram, target[:, 0], candidates[:, 0], target_energy=regression.target_energy[0, 0], name="n")
+    for state in states_of(len(gram)):
+        chosen = candidates[:, 0] * state
+        error = regression.target_energy[0, 0] - 2 * chosen @ target[:, 0] + chosen @ gram @ chosen
+        np.testing.assert_allclose(problem.energy(state), error, rtol=1e-9)
+
+
+def test_gate_energy_is_the_second_order_model():
+    rng = np.random.default_rng(0)
+    curvature, gradient = np.cov(rng.normal(size=(7, 20))), rng.normal(size=7)
+    problem = gate_problem({"a": 3, "b": 4}, curvature, gradient=gradient, ridge=0.3)
+    for state in states_of(7):
+        gone = 1 - state.astype(float)
+        wanted = -gradient @ gone + 0.5 * gone @ (curvature + 0.3 * np.eye(7)) @ gone
+        np.testing.assert_allclose(problem.energy(state), wanted, rtol=1e-9, atol=1e-12)
+    assert problem.names[:4] == ("a:0", "a:1", "a:2", "b:0")
+
+
+def random_problem(size, seed):
+    rng = np.random.default_rng(seed)
+    couplings = np.triu(rng.normal(size=(size, size)), 1)
+    return Problem(rng.normal(size=size), couplings + couplings.T, rng.normal())
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3, 8, 20])
+def test_neighborhoods_are_symmetric_and_bounded(degree):
+    problem = random_problem(21, degree)
+    edges = strongest(problem.couplings, degree=degree)
+    assert (edges == edges.T).all() and not edges.diagonal().any()
+    assert edges.sum(1).max(initial=0) <= degree
+    # Greedy: a coupling is dropped only where an end is full of couplings at least as strong.
+    strength = np.abs(problem.couplings)
+    for one, other in np.argwhere(~edges & ~np.eye(21, dtype=bool)):
+        full = [
+            edges[end].sum() == degree and (degree == 0 or strength[end][edges[end]].min() >= strength[one, other])
+            for end in (one, other)
+        ]
+        assert any(full)
+
+
+@pytest.mark.parametrize("degree", [0, 2, 5])
+def test_sparse_energy_is_exact_to_first_order_at_the_mask(degree):
+    problem, at = random_problem(12, 9), np.random.default_rng(5).random(12) < 0.5
+    found = sparsify(problem, strongest(problem.couplings, degree=degree), at=at)
+    flips = np.vstack([at, at ^ np.eye(12, dtype=bool)])
+    np.testing.assert_allclose(found.problem.energy(flips), problem.energy(flips), rtol=1e-9, atol=1e-9)
+    assert found.degree <= degree
+    assert 0 <= found.share_kept <= 1
+    whole = sparsify(problem, ~np.eye(12, dtype=bool), at=at)
+    assert whole.share_kept == 1.0
+    states = states_of(12)
+    np.testing.assert_allclose(whole.problem.energy(states), problem.energy(states))
+
+
+def test_problems_agree_with_dimod(setting, tmp_path):
+    network, _, regressions = setting
+    problem = site_problem(network.neurons["first"], regressions, network.layers, network.params, num_kept=2)
+    bqm = problem.to_bqm()
+    with bqm.to_file() as file:
+        again = dimod.BinaryQuadraticModel.from_file(file)
+    states = np.array(list(product([0, 1], repeat=problem.size)))
+    np.testing.assert_allclose(again.energies((states, problem.names)), problem.energy(states), rtol=1e-6, atol=1e-9)
+    best = dimod.ExactCQMSolver().sample_cqm(problem.to_cqm()).filter(lambda row: row.is_feasible).first
+    least = problem.energy(states[states.sum(1) == 2]).min()
+    np.testing.assert_allclose(best.energy, least, rtol=1e-9)

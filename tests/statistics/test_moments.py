@@ -1,0 +1,101 @@
+"""Moments equal their definition, whatever the batches, and memory does not grow with the examples."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from annealsubnet.networks import as_network
+from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+
+
+class Network(nnx.Module):
+    """Conv, grouped Conv, Dense."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(2, 4, (3, 3), strides=2, rngs=rngs)
+        self.grouped = nnx.Conv(4, 6, (2, 2), feature_group_count=2, padding="VALID", rngs=rngs)
+        self.dense = nnx.Linear(24, 3, use_bias=False, rngs=rngs)
+
+    def __call__(self, inputs):
+        hidden = nnx.relu(self.grouped(nnx.relu(self.conv(inputs))))
+        return self.dense(hidden.reshape(len(hidden), -1))
+
+
+@pytest.fixture(scope="module")
+def setting():
+    inputs = np.random.default_rng(0).normal(size=(40, 6, 6, 2)).astype(np.float32)
+    return as_network(Network(), inputs), inputs
+
+
+def vectors_of(network, inputs, name, params=None):
+    """The layer's input vectors and outputs, in float64."""
+    layer = network.layers[name]
+    _, records = network.run(network.params if params is None else params, inputs, record=[name])
+    vectors = np.asarray(layer.patches(records[name][0]), np.float64)
+    return vectors, np.asarray(records[name][1], np.float64).reshape(len(vectors), layer.groups, -1)
+
+
+@pytest.mark.parametrize("name", ["conv", "grouped", "dense"])
+def test_moments_equal_their_definition(setting, name):
+    network, inputs = setting
+    vectors, outputs = vectors_of(network, inputs, name)
+    moments = input_moments(network, [inputs])[name]
+    np.testing.assert_allclose(moments.gram, np.einsum("vgi,vgj->gij", vectors, vectors) / len(vectors), atol=1e-6)
+    np.testing.assert_allclose(moments.mean, vectors.mean(0), atol=1e-6)
+    assert moments.count == len(vectors)
+    regression = self_regression(network.layers[name], moments, network.params)
+    np.testing.assert_allclose(regression.cross, np.einsum("vgi,vgo->gio", vectors, outputs) / len(vectors), atol=1e-5)
+    np.testing.assert_allclose(regression.target_energy, (outputs**2).mean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["conv", "grouped", "dense"])
+def test_a_pass_over_data_and_algebra_give_the_same_regression(setting, name):
+    network, inputs = setting
+    measured = regression_moments(network, [inputs], name, params=network.params, target_params=network.params)
+    derived = self_regression(network.layers[name], input_moments(network, [inputs])[name], network.params)
+    for part in ("gram", "cross", "mean", "target_mean", "target_energy"):
+        np.testing.assert_allclose(getattr(measured, part), getattr(derived, part), rtol=1e-5, atol=1e-6)
+
+
+def test_targets_may_come_from_dense_inputs_or_from_present_ones(setting):
+    network, inputs = setting
+    pruned = dict(network.params)
+    pruned["conv/kernel"] = pruned["conv/kernel"].at[..., 0].set(0)
+    present, _ = vectors_of(network, inputs, "grouped", pruned)
+    _, dense = vectors_of(network, inputs, "grouped")
+    regression = regression_moments(network, [inputs], "grouped", params=pruned, target_params=network.params)
+    np.testing.assert_allclose(regression.cross, np.einsum("vgi,vgo->gio", present, dense) / len(dense), atol=1e-5)
+    on_present = regression_moments(
+        network, [inputs], "grouped", params=pruned, target_params=network.params, target_inputs=True
+    )
+    _, outputs = vectors_of(network, inputs, "grouped", pruned)
+    np.testing.assert_allclose(on_present.cross, np.einsum("vgi,vgo->gio", present, outputs) / len(dense), atol=1e-5)
+
+
+def test_statistics_do_not_depend_on_the_batches(setting):
+    network, inputs = setting
+    whole = input_moments(network, [inputs])
+    for size in (8, 7, 1):
+        parts = input_moments(network, [inputs[start : start + size] for start in range(0, len(inputs), size)])
+        for name, moments in whole.items():
+            scale = np.abs(moments.gram).max()
+            np.testing.assert_allclose(parts[name].gram, moments.gram, atol=1e-5 * scale)
+            np.testing.assert_allclose(parts[name].mean, moments.mean, atol=1e-5 * np.sqrt(scale))
+
+
+def test_centering_takes_the_best_constant_out(setting):
+    network, inputs = setting
+    regression = self_regression(network.layers["conv"], input_moments(network, [inputs])["conv"], network.params)
+    vectors, outputs = vectors_of(network, inputs, "conv")
+    centered = regression.centered()
+    deviations = vectors - vectors.mean(0)
+    np.testing.assert_allclose(centered.gram, np.einsum("vgi,vgj->gij", deviations, deviations) / len(vectors), atol=1e-5)
+    np.testing.assert_allclose(centered.target_energy, outputs.var(0), rtol=1e-4)
+    assert not regression.without(np.zeros_like(regression.target_mean)).with_bias
+
+
+def test_statistics_that_overflow_name_the_layer(setting):
+    network, inputs = setting
+    with pytest.raises(ValueError, match="layer 'grouped'"):
+        input_moments(network, [inputs * np.float32(1e30)], layers=["grouped"])
