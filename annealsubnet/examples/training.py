@@ -87,11 +87,11 @@ def _step(
     graph: nnx.GraphDef,
     params: nnx.State,
     rest: nnx.State,
-    moments: optax.OptState,
+    moments: optax.ScaleByAdamState,
     inputs: jax.Array,
     labels: jax.Array,
     rate: jax.typing.ArrayLike,
-) -> tuple[nnx.State, nnx.State, optax.OptState, jax.Array]:
+) -> tuple[nnx.State, nnx.State, optax.ScaleByAdamState, jax.Array]:
     """One Adam step: the new parameters, the new averages of BatchNorm, Adam's moments and the batch's loss."""
 
     def loss_of(candidate: nnx.State) -> tuple[jax.Array, nnx.State]:
