@@ -6,6 +6,7 @@ the loss by −c_u + ½ G_uu + …, c = ∂loss/∂g. The methods differ in what
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -262,7 +263,7 @@ def grasp(
     """
     network = traced_on_data(model, batches, "grasp")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    soft = replace(loss, value=lambda outputs, labels: loss.value(outputs / temperature, labels))
+    soft = _softened(loss, temperature)
     gradients = mean_gradients(network, batches or (), loss=soft)
     products = gradient_products(network, batches or (), gradients, loss=soft)
     scores = _times_kernels(network, products, lambda w, product: w * product)
@@ -270,6 +271,12 @@ def grasp(
         sites = network.sites(unit)
         scores = {name: sum_over_units(network, sites[name], scores) for name in budget.selected}
     return from_scores(model, network, scores, budget)
+
+
+@cache
+def _softened(loss: Loss, temperature: float) -> Loss:
+    """The loss of outputs divided by a temperature; the same object each time, so that its programs are compiled once."""
+    return replace(loss, value=lambda outputs, labels: loss.value(outputs / temperature, labels))
 
 
 def _times_kernels(

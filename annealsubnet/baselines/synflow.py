@@ -10,6 +10,7 @@ has the same total (equation 6 of the paper), and removing in many small rounds 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from annealsubnet.baselines.selection import Result, from_scores, traced
 from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
+from annealsubnet.statistics.passes import compiled
 
 Scores = dict[str, np.ndarray]
 
@@ -75,11 +77,12 @@ def synflow(
     if not jnp.issubdtype(network.example.dtype, jnp.floating):
         raise ValueError(f"SynFlow runs the network on ones, so inputs must be real numbers, not {network.example.dtype}.")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    flow = jax.jit(lambda kept: (_weight_flow if unit == "weight" else _gate_flow)(network, kept, unit))
+    one_round = partial(_weight_flow if unit == "weight" else _gate_flow, network, unit)
+    flow = compiled(network, ("synaptic flow", unit), one_round)
     kept: Mapping[str, np.ndarray] = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
     scores: Scores = {}
     for number in range(1, rounds + 1):
-        flows = {name: np.asarray(values, np.float64) for name, values in flow(kept).items()}
+        flows = {name: np.asarray(values, np.float64) for name, values in flow(network.params, kept).items()}
         _check(flows)
         # What has gone never comes back, not even before a unit through which nothing flows any more.
         scores = {name: np.where(kept[name], flows[name], -1.0) for name in budget.selected}
@@ -100,9 +103,9 @@ def _budget_of_round(budget: Budget, progress: float) -> Budget:
     return replace(budget, counts=counts, total=on_the_way(budget.size, budget.total))
 
 
-def _weight_flow(network: Network, kept: Params, unit: str) -> dict[str, jax.Array]:
+def _weight_flow(network: Network, unit: str, params: Params, kept: Params) -> dict[str, jax.Array]:
     """|w| ∂R/∂|w| of every weight, by layer."""
-    magnitudes = {path: jnp.abs(value) for path, value in network.params.items()}
+    magnitudes = {path: jnp.abs(value) for path, value in params.items()}
     kernels = {name: magnitudes[layer.kernel] * kept[name] for name, layer in network.layers.items()}
 
     def total(values: Params) -> jax.Array:
@@ -112,9 +115,9 @@ def _weight_flow(network: Network, kept: Params, unit: str) -> dict[str, jax.Arr
     return {name: kernels[name] * gradient for name, gradient in jax.grad(total)(kernels).items()}
 
 
-def _gate_flow(network: Network, kept: Params, unit: str) -> dict[str, jax.Array]:
+def _gate_flow(network: Network, unit: str, params: Params, kept: Params) -> dict[str, jax.Array]:
     """g ∂R/∂g of every gate, by site."""
-    magnitudes = {path: jnp.abs(value) for path, value in network.params.items()}
+    magnitudes = {path: jnp.abs(value) for path, value in params.items()}
     gates = {name: jnp.asarray(kept[name], jnp.float32) for name in network.sites(unit)}
     gradients = jax.grad(lambda factors: _run(network, magnitudes, factors))(gates)
     return {name: gates[name] * gradient for name, gradient in gradients.items()}

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params, Site
-from annealsubnet.statistics.outputs import backward_chunk, labeled_for
+from annealsubnet.statistics.passes import backward_chunk, compiled, labeled_for
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 Form = Literal["diagonal", "full"]
@@ -121,11 +121,11 @@ def gate_gradients(
         ValueError: for bad batches or missing labels, an unknown site, or statistics that are not finite (site named).
 
     Example:
-        >>> import jax
+        >>> import jax, jax.numpy as jnp
         >>> from annealsubnet.networks import as_network, from_function
         >>> def mlp(params, inputs, tap):
         ...     return tap.dense("out", jax.nn.relu(tap.dense("hidden", inputs)))
-        >>> params = {"hidden": {"kernel": np.eye(2)}, "out": {"kernel": np.array([[1.0, 0.0], [0.0, 0.0]])}}
+        >>> params = {"hidden": {"kernel": jnp.eye(2)}, "out": {"kernel": jnp.array([[1.0, 0.0], [0.0, 0.0]])}}
         >>> inputs = np.array([[2.0, 3.0]], np.float32)
         >>> network = as_network(from_function(mlp, params), inputs)
         >>> gate_gradients(network, [(inputs, np.array([1]))]).mean.round(3).tolist()
@@ -135,8 +135,7 @@ def gate_gradients(
     places = _places(chosen)
     point = _point(chosen, places, gates)
 
-    @jax.jit
-    def step(values: Params, inputs: jax.Array, labels: jax.Array) -> Any:
+    def step(values: Params, point: jax.Array, inputs: jax.Array, labels: jax.Array) -> Any:
         def total(factors: jax.Array) -> jax.Array:
             outputs, _ = network.run(values, inputs, gates=by_site(places, factors))
             return loss.value(outputs, labels).sum()
@@ -144,8 +143,9 @@ def gate_gradients(
         gradients = jax.grad(total)(jnp.broadcast_to(point, (inputs.shape[0], point.size)))
         return gradients.sum(0), jnp.abs(gradients).sum(0), _products(gradients, form)
 
+    program = compiled(network, ("gate gradients", *places, form, loss), step)
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    sums, count = accumulate(partial(step, network.params if params is None else params), pairs)
+    sums, count = accumulate(partial(program, network.params if params is None else params, point), pairs)
     mean, mean_absolute, second = (total / count for total in sums)
     _check(places, mean, second)
     return GateGradients(places, mean, mean_absolute, second, count)
@@ -175,8 +175,7 @@ def gate_curvature(
     places = _places(chosen)
     point = _point(chosen, places, gates)
 
-    @jax.jit
-    def step(values: Params, inputs: jax.Array) -> jax.Array:
+    def step(values: Params, point: jax.Array, inputs: jax.Array) -> jax.Array:
         def outputs_of(factors: jax.Array) -> jax.Array:
             return network.run(values, inputs, gates=by_site(places, factors))[0]
 
@@ -189,8 +188,9 @@ def gate_curvature(
         start = jnp.zeros((point.size,) * (1 if form == "diagonal" else 2), point.dtype)
         return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
 
+    program = compiled(network, ("gate curvature", *places, form, loss), step)
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
-    total, count = accumulate(partial(step, network.params if params is None else params), inputs)
+    total, count = accumulate(partial(program, network.params if params is None else params, point), inputs)
     _check(places, total)
     return GateCurvature(places, total / count, count)
 
@@ -216,14 +216,14 @@ def unit_activations(
     places = _places(chosen)
     readers = list(dict.fromkeys(name for site in chosen.values() for name in site.consumers))
 
-    @jax.jit
     def step(values: Params, inputs: jax.Array) -> Any:
         _, records = network.run(values, inputs, record=readers)
         means = [_unit_means(network, site, records, inputs.shape[0]) for site in chosen.values()]
         return [jnp.concatenate(parts) for parts in zip(*means, strict=True)]
 
+    program = compiled(network, ("unit activations", *places), step)
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
-    sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
+    sums, count = accumulate(partial(program, network.params if params is None else params), inputs)
     mean, mean_absolute, second = (total / count for total in sums)
     _check(places, mean, second)
     return UnitActivations(places, mean, mean_absolute, second, count)

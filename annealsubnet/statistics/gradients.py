@@ -9,7 +9,7 @@ exactly. A layer that is called at one position an example needs no g_n at all: 
 example after the other. Moments are exact either way, and as large as the kernels.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Layer, Network, Params
-from annealsubnet.statistics.outputs import backward_chunk, labeled_for
+from annealsubnet.statistics.passes import backward_chunk, compiled, labeled_for
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -59,21 +59,20 @@ def mean_gradients(
     Raises:
         ValueError: for bad batches or missing labels, or gradients that are not finite (layer named).
     """
-    params = network.params if params is None else params
 
-    @jax.jit
-    def step(kernels: Params, inputs: jax.Array, labels: jax.Array) -> Any:
-        return jax.grad(lambda values: loss.value(run_kernels(network, params, values, inputs), labels).sum())(kernels)
+    def step(values: Params, inputs: jax.Array, labels: jax.Array) -> Any:
+        return _summed_gradient(network, values, loss, inputs, labels)(kernels_of(network, values))
 
+    program = compiled(network, ("mean gradients", loss), step)
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    sums, count = accumulate(partial(step, kernels_of(network, params)), pairs)
+    sums, count = accumulate(partial(program, network.params if params is None else params), pairs)
     return _means(sums, count)
 
 
 def gradient_products(
     network: Network,
     batches: Iterable[Any],
-    tangents: Mapping[str, np.ndarray],
+    tangents: Mapping[str, Any],
     *,
     loss: Loss = cross_entropy,
     params: Params | None = None,
@@ -91,18 +90,15 @@ def gradient_products(
         ValueError: as `mean_gradients`.
     """
     params = network.params if params is None else params
-    kernels = kernels_of(network, params)
-    directions = {name: jnp.asarray(tangents[name], kernel.dtype) for name, kernel in kernels.items()}
+    directions = {name: jnp.asarray(tangents[name], kernel.dtype) for name, kernel in kernels_of(network, params).items()}
 
-    @jax.jit
     def step(values: Params, along: Params, inputs: jax.Array, labels: jax.Array) -> Any:
-        def gradient(point: Params) -> Any:
-            return jax.grad(lambda at: loss.value(run_kernels(network, params, at, inputs), labels).sum())(point)
+        gradient = _summed_gradient(network, values, loss, inputs, labels)
+        return jax.jvp(gradient, (kernels_of(network, values),), (along,))[1]
 
-        return jax.jvp(gradient, (values,), (along,))[1]
-
+    program = compiled(network, ("gradient products", loss), step)
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    sums, count = accumulate(partial(step, kernels, directions), pairs)
+    sums, count = accumulate(partial(program, params, directions), pairs)
     return _means(sums, count)
 
 
@@ -119,7 +115,6 @@ def kernel_gradients(
     """
     layers = network.layers
 
-    @jax.jit
     def step(values: Params, inputs: jax.Array, labels: jax.Array) -> Any:
         outputs, pull, records = pull_back(network, values, inputs)
         slopes = jax.grad(lambda logits: loss.value(logits, labels).sum())(outputs)
@@ -128,7 +123,8 @@ def kernel_gradients(
         }
 
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    sums, count = accumulate(partial(step, network.params if params is None else params), pairs)
+    program = compiled(network, ("kernel gradients", loss), step)
+    sums, count = accumulate(partial(program, network.params if params is None else params), pairs)
     mean, mean_absolute, second = (_means({name: sums[name][part] for name in sums}, count) for part in range(3))
     return KernelGradients(mean, mean_absolute, second, count)
 
@@ -150,7 +146,6 @@ def kernel_curvature(
     """
     layers = network.layers
 
-    @jax.jit
     def step(values: Params, inputs: jax.Array) -> Any:
         outputs, pull, records = pull_back(network, values, inputs)
 
@@ -165,7 +160,8 @@ def kernel_curvature(
         return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
 
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
-    sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
+    program = compiled(network, ("kernel curvature", loss), step)
+    sums, count = accumulate(partial(program, network.params if params is None else params), inputs)
     return _means(sums, count)
 
 
@@ -178,6 +174,17 @@ def run_kernels(network: Network, params: Params, kernels: Params, inputs: jax.A
     """Outputs of the network with other kernels."""
     paths = {layer.kernel: kernels[name] for name, layer in network.layers.items()}
     return network.run({**params, **paths}, inputs)[0]
+
+
+def _summed_gradient(
+    network: Network, params: Params, loss: Loss, inputs: jax.Array, labels: jax.Array
+) -> Callable[[Params], Params]:
+    """The gradient of Σ_n loss_n, as a function of the kernels."""
+
+    def total(kernels: Params) -> jax.Array:
+        return loss.value(run_kernels(network, params, kernels, inputs), labels).sum()
+
+    return jax.grad(total)
 
 
 def pull_back(network: Network, params: Params, inputs: jax.Array) -> tuple[jax.Array, Any, Any]:

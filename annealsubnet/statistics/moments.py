@@ -118,7 +118,7 @@ def input_moments(
     chosen = {name: network.layers[name] for name in (network.layers if layers is None else layers)}
     params = network.params if params is None else params
 
-    @jax.jit
+    @network.jitted("input moments", *chosen)
     def step(values: Params, inputs: jax.Array) -> Any:
         _, records = network.run(values, inputs, record=chosen)
         vectors = {name: layer.patches(records[name][0]) for name, layer in chosen.items()}
@@ -153,7 +153,7 @@ def regression_moments(
     """
     described = network.layers[layer]
 
-    @jax.jit
+    @network.jitted("regression moments", layer, target_inputs)
     def step(now: Params, then: Params, inputs: jax.Array) -> Any:
         _, records = network.run(now, inputs, record=(layer,))
         rows = described.patches(records[layer][0])
