@@ -185,7 +185,7 @@ def _sample(sampler: Annealer, bqm: dimod.BinaryQuadraticModel, options: Options
     annealed = time.perf_counter()
     samples = 2 * result.states - 1 if bqm.vartype is dimod.SPIN else result.states
     sampleset = dimod.SampleSet.from_samples(
-        (samples, list(bqm.variables)), vartype=bqm.vartype, energy=result.energies, info={}
+        (samples, list(bqm.variables)), vartype=bqm.vartype, energy=result.energies, info={}, sort_labels=False
     )
     seconds = {
         "prepare": prepared - start,

@@ -119,11 +119,14 @@ def _solve_by_price(
     energy = energy_of(bqm)
     reach = np.abs(energy.linear) + np.asarray(abs(energy.couplings).sum(axis=1)).ravel()
     low, high = -float(reach.max()) - 1.0, float(reach.max()) + 1.0
+    vectors = bqm.to_numpy_vectors(variable_order=list(bqm.variables))
     step = 1.0 if bqm.vartype is dimod.BINARY else 0.5
     price, found, calls, info = 0.0, [], 0, {}
     for _ in range(_PRICES):
-        priced = bqm.copy()
-        priced.add_linear_from_array(np.full(bqm.num_variables, step * price))
+        linear = np.asarray(vectors.linear_biases, np.float64) + step * price
+        priced = dimod.BinaryQuadraticModel.from_numpy_vectors(
+            linear, vectors.quadratic, float(vectors.offset), bqm.vartype, variable_order=list(bqm.variables)
+        )
         sampleset = sampler.sample(priced, **options)
         calls, info = calls + 1, dict(sampleset.info)
         states = _states(sampleset, bqm)

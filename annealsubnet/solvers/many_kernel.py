@@ -12,7 +12,7 @@ from numba import njit
 
 from annealsubnet.solvers.couplings import OPTIONS
 from annealsubnet.solvers.reads import anneal_read, empty_state
-from annealsubnet.solvers.schedules import COLD
+from annealsubnet.solvers.schedules import COLD, HOT
 from annealsubnet.solvers.sweeps import mixed
 from annealsubnet.solvers.vectors import LANES
 
@@ -109,7 +109,8 @@ def temperature_range(linear, matrix, stride, num_kept):
             break
     if count == 0:
         return 1.0, 1.0
-    cold = COLD * count / inverse / np.sqrt(count)
+    hot *= HOT
+    cold = COLD * count / inverse
     cold = max(cold, grain(linear, matrix, stride) / np.log(16.0 + count))
     return hot, min(cold, hot / 2)
 

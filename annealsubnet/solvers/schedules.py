@@ -4,20 +4,19 @@
 
     σ_i² = (linear_i + p Σ_j C_ij)² + p (1 - p) Σ_j C_ij²,    p = 1/2,
 
-the square of its mean field plus the variance of its neighbors' contributions. A temperature of the largest σ_i accepts
-most moves of every variable, with no dependence on the worst case |linear_i| + Σ_j |C_ij|, which for n real-valued
-couplings of random sign is √n times larger and leaves a schedule idle until it has cooled by that factor. A variable
-whose mean field exceeds the sum of its couplings' sizes never needs heat to be placed, so it does not count.
+the square of its mean field plus the variance of its neighbors' contributions. A temperature of half the largest σ_i
+(`HOT`) accepts most moves of every variable, with no dependence on the worst case |linear_i| + Σ_j |C_ij|, which for n
+real-valued couplings of random sign is √n times larger and leaves a schedule idle until it has cooled by that factor.
+A variable whose mean field exceeds the sum of its couplings' sizes never needs heat to be placed, so it does not count.
 With exchanges in a group of which the share p is kept, moving the count is impossible: only what is left of the mean
 field after subtracting the p-th quantile (the price of a kept variable) and of the couplings after subtracting their
 mean counts.
 
-**Cold end.** At the end of a schedule no variable should be left excited by chance. At a local minimum the energy
-changes of the variables are spread over [0, σ_i] with a density of about 1/σ_i near zero, so about T Σ_i 1/σ_i
-variables lie within T of zero; T = (harmonic mean of σ) / n leaves about one. A descent follows the schedule and repairs
-single excitations, so this project stops at `COLD` (harmonic mean of σ) / √n, which spends its sweeps where they change the
-result. Where couplings are multiples of a common size g (as ±1 are), nothing happens below g / log(n), and
-that ends the schedule if it is hotter.
+**Cold end.** At a local minimum the energy changes of the variables are spread over [0, σ_i] with a density of about
+1/σ_i near zero, so at temperature T about the share T mean(1/σ) of them lies within T of zero and is still moving by
+chance. The schedule ends where that is 1 in 24 (`COLD`): T = (harmonic mean of σ) / 24; the descent that follows it
+repairs those few, and sweeps spent any colder change nothing that it would not. Where couplings are multiples of
+a common size g (as ±1 are), nothing happens below g / log(n), and that ends the schedule if it is hotter.
 
 The range scales with the energy and does not depend on the smallest coupling, which for real values is accidental.
 
@@ -33,7 +32,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-COLD = 0.25
+HOT = 1 / 2
+COLD = 1 / 24
 
 
 def typical_changes(linear: np.ndarray, couplings: Any, *, kept_share: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -78,9 +78,9 @@ def default_beta_range(linear: np.ndarray, couplings: Any, *, kept_share: float 
         moving = changes[changes > 0]
     if moving.size == 0:
         return 1.0, 1.0
-    hot = float(moving.max())
-    harmonic = moving.size / float((hot / moving).sum()) * hot
-    cold = COLD * harmonic / math.sqrt(moving.size)
+    largest = float(moving.max())
+    hot = HOT * largest
+    cold = COLD * largest * moving.size / float((largest / moving).sum())
     cold = min(max(cold, _grain(linear, couplings) / math.log(16.0 + moving.size)), hot / 2)
     return 1.0 / hot, 1.0 / cold
 

@@ -45,6 +45,13 @@ def test_every_sampler_keeps_the_count_and_finds_the_optimum(sampler, options, n
     assert solution.energies[0] == pytest.approx(lowest(problem, num_kept), abs=1e-9)
 
 
+def test_a_price_meets_a_count_that_is_on_the_convex_hull():
+    values = np.arange(1.0, 21.0)
+    solution = solve(Problem(-values, np.zeros((20, 20))), samplers.SimulatedAnnealingSampler(), num_kept=7, seed=0)
+    assert 13.0 < solution.info["price"] < 14.0
+    np.testing.assert_array_equal(solution.best, values > 13)
+
+
 def test_without_a_count_the_sampler_is_asked_once():
     problem = random_problem(10, 4)
     solution = solve(problem, samplers.SimulatedAnnealingSampler(), seed=1, num_reads=20)
