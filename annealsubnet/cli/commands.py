@@ -27,12 +27,8 @@ class Command(Protocol):
 
 
 @dataclass(frozen=True)
-class Prune:
-    """Keep the best part of a network, chosen by annealing and by the classical methods, and compare them.
-
-    With nothing else it trains a small network on scikit-learn's handwritten digits and prunes that. It prints a table and
-    writes a folder with report.html, results.csv, a figure and the mask.
-    """
+class Source:
+    """The network and the data, of any command."""
 
     subject: Annotated[str | None, tyro.conf.Positional, _word("[MODULE:FUNCTION]")] = None
     """Your own network and data: a function that returns (model, calibration data, test data)."""
@@ -46,12 +42,24 @@ class Prune:
     checkpoint: Annotated[Path | None, _word("FILE")] = None
     """Weights of --network (.npz or .safetensors); without them it is trained first."""
 
+    calibration: Annotated[int | None, _word("INT")] = None
+    """Training examples that methods and refit may read. By default 5,000 of named data, all of your own."""
+
+
+@dataclass(frozen=True)
+class Prune(Source):
+    """Keep the best part of a network, chosen by annealing and by the classical methods, and compare them.
+
+    With nothing else it trains a small network on scikit-learn's handwritten digits and prunes that. It prints a table and
+    writes a folder with report.html, results.csv, a figure and the mask.
+    """
+
     unit: Annotated[tuple[Unit, ...], _word("weight|neuron|head ...", hint="default: neuron weight")] = ("neuron", "weight")
     """What is kept or removed; one or more."""
 
     keep: Annotated[tuple[str, ...], _word("SIZE ...")] = ()
-    """How much is kept, one or more: fractions (0.05 or 5%) or counts (200). By default .5 .25 .12 of the neurons and
-    .2 .1 .05 of the weights."""
+    """How much is kept, one or more: fractions (0.05 or 5%) or counts (200). By default .5 .25 .12 (neurons) and .2 .1 .05
+    (weights)."""
 
     scope: Scope = "network"
     """Over what a size is meant."""
@@ -62,13 +70,17 @@ class Prune:
     refit: bool = True
     """Measure also after a least-squares refit of what is kept, the same for all methods."""
 
+    sampler: Annotated[str | None, _word("NAME")] = None
+    """Sampler for the method annealed, which then selects by binary quadratic models: annealer (ours), or
+    simulated-annealing, tabu, steepest-descent, exact (of D-Wave's Ocean). By default the select-and-refit annealer."""
+
+    sampler_option: Annotated[tuple[str, ...], _word("NAME=VALUE ...")] = ()
+    """Options of --sampler, such as num_reads=20."""
+
     seed: Annotated[
         tuple[int, ...], tyro.conf.arg(aliases=["--seeds"], metavar="INT ...", help_behavior_hint="(default: 0 1 2)")
     ] = (0, 1, 2)
     """Seeds of the network, of the calibration examples and of the methods; one or more."""
-
-    calibration: Annotated[int | None, _word("INT")] = None
-    """Training examples that methods and refit may read. By default 5,000 of named data, all of your own."""
 
     out: Annotated[Path | None, _word("FOLDER")] = None
     """Folder to write: annealsubnet-results, or the first free annealsubnet-results-2, -3, ... if not given."""
@@ -86,7 +98,27 @@ class Prune:
         prune(self)
 
 
-COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune}
+@dataclass(frozen=True)
+class Evaluate(Source):
+    """Measure a network whole, under a saved mask, and refitted.
+
+    The same network and data as for prune; a network that is trained here is the same for the same seed.
+    """
+
+    mask: Annotated[Path, _word("FILE")] = Path("annealsubnet-results/mask.safetensors")
+    """Mask that Mask.save or prune wrote."""
+
+    seed: Annotated[int, _word("INT", hint="default: 0")] = 0
+    """Seed of the network and the calibration examples."""
+
+    def run(self) -> None:
+        """Measure and print."""
+        from annealsubnet.cli.evaluate import evaluate
+
+        evaluate(self)
+
+
+COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune, "evaluate": Evaluate}
 
 
 def parse(arguments: Sequence[str]) -> Command:

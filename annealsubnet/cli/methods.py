@@ -3,7 +3,10 @@
 `annealed` is `annealsubnet.prune`; the others are the baselines, which are called the same way.
 """
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from annealsubnet.cli.refusals import Refusal
@@ -15,11 +18,56 @@ NOT_FOR: Mapping[str, tuple[str, ...]] = {"activation": ("weight",)}
 """Methods that can't choose a unit; they are left out for it unless asked for."""
 
 
-def known_methods() -> Mapping[str, Method]:
-    """Every method by name, ours first."""
+SAMPLERS: Mapping[str, str] = {
+    "annealer": "annealsubnet.solvers:Annealer",
+    "simulated-annealing": "dwave.samplers:SimulatedAnnealingSampler",
+    "tabu": "dwave.samplers:TabuSampler",
+    "steepest-descent": "dwave.samplers:SteepestDescentSolver",
+    "exact": "dimod:ExactSolver",
+}
+"""Name to module and class."""
+
+
+def known_methods(sampler: str | None = None, options: Sequence[str] = ()) -> Mapping[str, Method]:
+    """Every method by name, ours first.
+
+    Args:
+        sampler: name of the one that `annealed` solves with; the package's choice if `None`.
+        options: its options, as "name=value".
+
+    Returns:
+        Name to function.
+
+    Raises:
+        Refusal: There is no such sampler, or an option can't be read.
+    """
     from annealsubnet import baselines, prune
 
-    return {ANNEALED: prune, **baselines.METHODS}
+    annealed: Method = prune
+    if sampler is not None:
+        annealed = partial(prune, sampler=_sampler(sampler), sampler_options=dict(map(_option, options)))
+    elif options:
+        raise Refusal(f"--sampler-option {options[0]} needs --sampler; use one of {', '.join(SAMPLERS)}.")
+    return {ANNEALED: annealed, **baselines.METHODS}
+
+
+def _sampler(name: str) -> Any:
+    """The sampler of that name."""
+    if name not in SAMPLERS:
+        raise Refusal(f"There is no sampler {name!r}; use one of {', '.join(SAMPLERS)}.")
+    module, _, kind = SAMPLERS[name].partition(":")
+    return getattr(import_module(module), kind)()
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value of "name=value"; a value that is no Python literal is a word."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise Refusal(f"--sampler-option {text!r} can't be read; write NAME=VALUE, such as num_reads=20.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def chosen_methods(known: Mapping[str, Method], unit: str, asked: Sequence[str]) -> Mapping[str, Method]:

@@ -20,7 +20,7 @@ from annealsubnet.cli.commands import Prune
 from annealsubnet.cli.interrupts import remembered_interrupts
 from annealsubnet.cli.methods import Method, chosen_methods, known_methods
 from annealsubnet.cli.refusals import Refusal
-from annealsubnet.cli.subjects import Subject, named_subject, own_subject
+from annealsubnet.cli.subjects import Subject, subject_of
 from annealsubnet.report import names, provenance
 
 DEFAULT_FOLDER = Path("annealsubnet-results")
@@ -31,6 +31,10 @@ DEFAULT_KEEPS: Mapping[str, tuple[report.Keep, ...]] = {
 }
 FEW_METHODS = 3
 """With no more methods than this, the terminal's table also shows the accuracies before the refit."""
+
+
+WIDE, LINE = 240, 100
+"""Letters in a line of a table written to a file; letters in a line of text."""
 
 
 @dataclass
@@ -66,12 +70,12 @@ def prune(options: Prune, *, methods: Mapping[str, Method] | None = None, proced
         ValueError, TypeError, OSError: As the package's functions raise them.
     """
     stages = Stages()
-    output = Console(quiet=options.quiet, highlight=False)
+    output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
     with remembered_interrupts() as check_interrupt:
         folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
-        plan = _plan(options, known_methods() if methods is None else methods)
+        plan = _plan(options, known_methods(options.sampler, options.sampler_option) if methods is None else methods)
         with stages.timed("load"):
-            subject = _subject(options)
+            subject = subject_of(options)
         comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
         story, masks = _story(plan, subject, comparison)
         _print_results(output, story)
@@ -86,7 +90,7 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
         raise Refusal(f"--{'unit' if not options.unit else 'seed'} needs at least one value.")
     units = tuple(dict.fromkeys(options.unit))
     asked = tuple(dict.fromkeys(report.parse_keep(text) for text in options.keep))
-    methods = {unit: chosen_methods(known, unit, options.method) for unit in units}
+    methods: dict[str, Mapping[str, Method]] = {unit: chosen_methods(known, unit, options.method) for unit in units}
     first = methods[units[0]]
     return report.Plan(
         methods=methods,
@@ -100,18 +104,6 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
 def _methods(plan: report.Plan) -> tuple[str, ...]:
     """All methods, in their order."""
     return tuple(dict.fromkeys(name for methods in plan.methods.values() for name in methods))
-
-
-def _subject(options: Prune) -> Subject:
-    """What gets pruned."""
-    if options.calibration is not None and options.calibration < 1:
-        raise Refusal(f"--calibration is {options.calibration}; at least one example is needed.")
-    if options.subject is None:
-        return named_subject(options.data, options.network, options.checkpoint, options.calibration)
-    named = [f"--{name}" for name in ("data", "network", "checkpoint") if getattr(options, name) is not None]
-    if named:
-        raise Refusal(f"{options.subject} brings its own network and data; leave out {' and '.join(named)}.")
-    return own_subject(options.subject, options.calibration)
 
 
 def _compare(
@@ -178,10 +170,14 @@ def _print_results(output: Console, story: report.Story) -> None:
     if len(methods) > FEW_METHODS and story.has_refit:
         blocks = tuple(block for block in blocks if block.refit)
     mark = "" if output.is_terminal else "*"
-    width = output.width if output.is_terminal else 1000
-    table = report.results_table(dense, blocks, story.labels, ours=story.ours, width=width, mark=mark)
-    output.print(f"\n{story.before} {story.reading('has a *' if mark else 'is bold')}\n")
-    output.print(table, soft_wrap=not output.is_terminal)
+    table = report.results_table(dense, blocks, story.labels, ours=story.ours, width=output.width, mark=mark)
+    output.print(f"\n{story.before} {story.reading('has a *' if mark else 'is bold')}\n", width=_line(output))
+    output.print(table)
+
+
+def _line(output: Console) -> int:
+    """Letters in a line of text."""
+    return min(output.width, LINE)
 
 
 def _print_files(
@@ -197,7 +193,8 @@ def _print_files(
     output.print(
         f"\nOpen {folder / 'report.html'} for the figure and everything else. In the same folder: results.csv with every "
         f"number, accuracy.png and .svg, and the masks that “{label}” found with seed {story.seeds[0]} ({kept}). "
-        f"It took {sum(stages.seconds.values()):.0f} seconds.\n"
+        f"It took {sum(stages.seconds.values()):.0f} seconds.\n",
+        width=_line(output),
     )
 
 

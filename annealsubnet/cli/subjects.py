@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from annealsubnet.cli.commands import Source
 from annealsubnet.cli.refusals import Refusal
 from annealsubnet.report import Trial
 
@@ -41,6 +42,29 @@ class Subject:
     trial: Callable[[int], Trial]
     facts: Mapping[str, str] = field(default_factory=dict)
     input_shape: tuple[int, ...] | None = None
+
+
+def subject_of(source: Source) -> Subject:
+    """What the command line asks for.
+
+    Args:
+        source: the options of any command.
+
+    Returns:
+        The subject.
+
+    Raises:
+        Refusal: The options don't go together.
+        ValueError, OSError: There is no such data, network or checkpoint, or it can't be read.
+    """
+    if source.calibration is not None and source.calibration < 1:
+        raise Refusal(f"--calibration is {source.calibration}; at least one example is needed.")
+    if source.subject is None:
+        return named_subject(source.data, source.network, source.checkpoint, source.calibration)
+    named = [f"--{name}" for name in ("data", "network", "checkpoint") if getattr(source, name) is not None]
+    if named:
+        raise Refusal(f"{source.subject} brings its own network and data; leave out {' and '.join(named)}.")
+    return own_subject(source.subject, source.calibration)
 
 
 def named_subject(data: str | None, network: str | None, checkpoint: Path | None, calibration: int | None) -> Subject:

@@ -84,9 +84,11 @@ def summarize(values: Sequence[float]) -> Summary:
     """
     if not values:
         raise ValueError("There is nothing to summarize: no row was found for it.")
+    if min(values) == max(values):
+        return Summary(values[0], 0.0, len(values))
     mean = math.fsum(values) / len(values)
     squares = math.fsum((value - mean) ** 2 for value in values)
-    return Summary(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0, len(values))
+    return Summary(mean, math.sqrt(squares / (len(values) - 1)), len(values))
 
 
 def parse_keep(text: str) -> Keep:

@@ -14,7 +14,7 @@ FILES += ["report.html", "results.csv"]
 
 def test_the_bare_command_prunes_digits(command, capsys) -> None:
     assert command("prune", "--seed", 0) == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert "scikit-learn's handwritten digits" in text and "annealed (ours)" in text and "report.html" in text
     assert sorted(path.name for path in Path("annealsubnet-results").iterdir()) == FILES
     rows = read_rows(Path("annealsubnet-results/results.csv"))

@@ -1,0 +1,69 @@
+"""What the documentation shows: your own network and data, for NNX, Linen and a plain function."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from annealsubnet import cli
+from annealsubnet.report import read_rows
+
+NNX = """
+from flax import nnx
+from sklearn.datasets import load_wine
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import scale
+from annealsubnet.examples import train
+
+
+def wine(seed):
+    x, y = load_wine(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(scale(x).astype("float32"), y, random_state=seed)
+    rngs = nnx.Rngs(seed)
+    model = nnx.Sequential(nnx.Linear(13, 32, rngs=rngs), nnx.relu, nnx.Linear(32, 3, rngs=rngs))
+    model = train(model, [(x_train, y_train)], seed=seed, epochs=100, learning_rate=0.01)
+    return model, (x_train, y_train), (x_test, y_test)
+"""
+
+LINEN = """
+import annealsubnet as asn
+import jax
+import optax
+from flax import linen as nn
+from sklearn.datasets import load_wine
+from sklearn.preprocessing import scale
+
+
+def wine():
+    x, y = load_wine(return_X_y=True)
+    x = scale(x).astype("float32")
+    net = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(3)])
+    variables, adam = net.init(jax.random.key(0), x[:1]), optax.adam(0.01)
+    state = adam.init(variables)
+    loss = lambda v: optax.softmax_cross_entropy_with_integer_labels(net.apply(v, x[::2]), y[::2]).mean()
+    for _ in range(100):
+        updates, state = adam.update(jax.grad(loss)(variables), state)
+        variables = optax.apply_updates(variables, updates)
+    return asn.from_linen(net, variables), (x[::2], y[::2]), (x[1::2], y[1::2])
+"""
+
+
+@pytest.mark.parametrize("code", [NNX, LINEN], ids=["nnx", "linen"])
+def test_your_own_network_is_pruned(tmp_path, monkeypatch, code, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("mine.py").write_text(code)
+    assert cli.main(["prune", "mine:wine", "--seed", "0", "--method", "annealed", "magnitude", "--keep", ".5"]) == 0
+    rows = read_rows(Path("annealsubnet-results/results.csv"))
+    assert rows[0].accuracy > 0.9 and len(rows) == 1 + 2 * 2 * 2
+    annealed = [row for row in rows if row.method == "annealed" and row.refit]
+    assert all(row.accuracy > 0.8 for row in annealed)
+    assert "mine:wine" in capsys.readouterr().out
+
+
+def test_python_m_annealsubnet_is_the_command() -> None:
+    words = [sys.executable, "-m", "annealsubnet", "--help"]
+    result = subprocess.run(words, cwd=Path(cli.__file__).parents[2], capture_output=True, text=True, check=True)
+    assert "prune" in result.stdout and "evaluate" in result.stdout
