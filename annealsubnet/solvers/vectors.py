@@ -194,3 +194,82 @@ def add_row(typing: Any, fields: Any, matrix: Any, at: Any, factor: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(_FLOAT_ARRAY, _FLOAT_ARRAY, types.intp, types.float32), generate
+
+
+def _states(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    """Sixteen reads' states of one variable as bits."""
+    pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+    return pointer, builder.bitcast(builder.load(pointer), _BITS)
+
+
+def _lane_changes(context: Any, builder: Any, kinds: Any, fields: Any, states: Any, variable: Any) -> Any:
+    """What flipping one variable changes in each of sixteen reads, and its states there."""
+    at = builder.mul(variable, ir.Constant(variable.type, LANES))
+    field = _load(context, builder, kinds[0], fields, at)
+    pointer, bits = _states(context, builder, kinds[1], states, variable)
+    return builder.select(bits, builder.fneg(field), field), pointer, bits
+
+
+@intrinsic
+def lanes_below(typing: Any, fields: Any, states: Any, variable: Any, limits: Any) -> Any:
+    """Mask of the sixteen reads in which flipping `variable` changes the energy by less than the read's limit."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, zero = signature.args, ir.Constant(ir.IntType(64), 0)
+        change, _, _ = _lane_changes(context, builder, kinds, *arguments[:3])
+        limit = _load(context, builder, kinds[3], arguments[3], zero)
+        return _mask(builder, builder.fcmp_ordered("<", change, limit))
+
+    return types.uint32(_FLOAT_ARRAY, _MASK_ARRAY, types.intp, _FLOAT_ARRAY), generate
+
+
+@intrinsic
+def flip_lanes(
+    typing: Any, fields: Any, states: Any, variable: Any, keys_a: Any, keys_b: Any, scales: Any, energies: Any, out: Any
+) -> Any:
+    """Metropolis flips of one variable in sixteen reads; returns the mask of those that accept.
+
+    Their states are flipped, their energies brought up to date, and what each adds to its neighbors' fields per unit of
+    coupling (1, -1, or 0 where rejected) is written to `out`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, zero = signature.args, ir.Constant(ir.IntType(64), 0)
+        change, pointer, bits = _lane_changes(context, builder, kinds, *arguments[:3])
+        a, b = (_load(context, builder, kinds[k], arguments[k], zero, _INTS) for k in (3, 4))
+        scale = _load(context, builder, kinds[5], arguments[5], zero)
+        counters = _broadcast(builder, builder.trunc(arguments[2], _I32))
+        accepted = builder.fcmp_ordered("<", change, _thresholds(builder, counters, a, b, scale))
+        mask = builder.bitcast(accepted, _I16)
+        builder.store(builder.xor(builder.bitcast(bits, _I16), mask), pointer)
+        none = _constant(_FLOATS, 0.0)
+        energy = _load(context, builder, kinds[6], arguments[6], zero)
+        energy = builder.fadd(energy, builder.select(accepted, change, none))
+        _store(context, builder, energy, kinds[6], arguments[6], zero)
+        direction = builder.select(bits, _constant(_FLOATS, -1.0), _constant(_FLOATS, 1.0))
+        _store(context, builder, builder.select(accepted, direction, none), kinds[7], arguments[7], zero)
+        return builder.zext(mask, _I32)
+
+    floats, words = _FLOAT_ARRAY, _WORD_ARRAY
+    return types.uint32(floats, _MASK_ARRAY, types.intp, words, words, floats, floats, floats), generate
+
+
+@intrinsic
+def add_to_lanes(typing: Any, fields: Any, columns: Any, values: Any, begin: Any, end: Any, changes: Any) -> Any:
+    """Add `values[e]` times the sixteen `changes` to the fields of variable `columns[e]`, for e from begin to end."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, (fields, columns, values, begin, end, changes) = signature.args, arguments
+        change = _load(context, builder, kinds[5], changes, ir.Constant(ir.IntType(64), 0))
+        column_data, value_data = (
+            context.make_array(kind)(context, builder, array).data for kind, array in ((kinds[1], columns), (kinds[2], values))
+        )
+        with cgutils.for_range_slice(builder, begin, end, ir.Constant(begin.type, 1)) as (entry, _):
+            column = builder.sext(builder.load(builder.gep(column_data, [entry])), ir.IntType(64))
+            at = builder.mul(column, ir.Constant(column.type, LANES))
+            value = _broadcast(builder, builder.load(builder.gep(value_data, [entry])))
+            field = _load(context, builder, kinds[0], fields, at)
+            _store(context, builder, _multiply_add(builder, value, change, field), kinds[0], fields, at)
+        return context.get_dummy_value()
+
+    return types.void(_FLOAT_ARRAY, _INT_ARRAY, _FLOAT_ARRAY, types.intp, types.intp, _FLOAT_ARRAY), generate

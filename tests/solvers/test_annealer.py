@@ -248,3 +248,12 @@ def test_what_is_wrong_is_refused_by_name():
     ]:
         with pytest.raises(ValueError, match=message):
             Annealer().sample(bqm, **options)
+
+
+def test_sixteen_reads_at_once_move_as_each_alone():
+    bqm = random_bqm(200, 12, density=0.02)
+    options = {"num_sweeps": 20, "seed": 0, "state": "last"}
+    together = Annealer().sample(bqm, num_reads=19, **options)
+    alone = Annealer().sample(bqm, num_reads=3, **options)
+    assert (together.info["kernel"], alone.info["kernel"]) == ("lanes", "sparse")
+    np.testing.assert_array_equal(together.record.sample[:3], alone.record.sample)
