@@ -177,12 +177,12 @@ def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: 
         lambda: choose(trial.model, trial.calibration, keep=keep, unit=unit, scope=plan.scope, seed=trial.seed)
     )
     rows = []
-    for refit in plan.stages:
+    for refitted in plan.stages:
         refitting, model = 0.0, trial.model
-        if refit:
+        if refitted:
             refitting, model = _timed(partial(procedures.refit, trial.model, mask, trial.calibration))
         seconds, result = _timed(partial(procedures.evaluate, model, trial.test, mask))
-        names = (unit, keep, method, trial.seed, refit)
+        names = (unit, keep, method, trial.seed, refitted)
         rows.append(_row(names, (int(mask.kept_count), int(mask.size)), result, (chosen, refitting, seconds)))
     return mask, rows
 

@@ -229,8 +229,8 @@ def _weights_picture(kept: np.ndarray, shape: tuple[int, ...] | None) -> tuple[n
     image = _image_shape(inputs, shape)
     if kept.ndim > 2 or image is None:
         return matrix.astype(float), f"a column for each of {outputs} neurons, a row for each of {inputs} inputs"
-    shown = min(outputs, 64)
-    columns = int(np.ceil(np.sqrt(2.2 * shown)))
+    shown = min(outputs, 48)
+    columns = min(shown, 12)
     lines = -(-shown // columns)
     height, width = image
     canvas = np.full((lines * (height + 1) - 1, columns * (width + 1) - 1), np.nan)

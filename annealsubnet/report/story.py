@@ -70,7 +70,7 @@ class Story:
             keep = smallest_good(self.rows, unit, self.ours, refit=self.has_refit)
             accuracy = self.accuracy(unit, keep, self.ours, self.has_refit)
             parts.append(f"{self._percent(accuracy)} with {self._amount(keep)} of the {unit}s")
-        return f"{self._percent(self.dense)} dense; {' and '.join(parts)}"
+        return f"{', '.join(parts)}; {self._percent(self.dense)} with all"
 
     @property
     def before(self) -> str:
