@@ -30,9 +30,7 @@ class Loss:
         return f"Loss({self.name!r})"
 
 
-def _cross_entropy_value(
-    outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch"]
-) -> Float[Array, "batch"]:
+def _cross_entropy_value(outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch"]) -> Float[Array, "batch"]:
     chosen = jnp.take_along_axis(outputs, labels[:, None].astype(jnp.int32), axis=1)[:, 0]
     return jax.nn.logsumexp(outputs, axis=1) - chosen
 

@@ -20,7 +20,7 @@ from annealsubnet.batches import first_inputs
 from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
-from annealsubnet.networks import Network, Params, as_model, as_network
+from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, kept_weights, refit_layer
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
@@ -51,10 +51,11 @@ def prune(
     """Keep the best subnetwork of a given size, and refit its weights.
 
     Args:
-        model: trained, in evaluation mode: an `nnx.Module`, or what `from_linen` or `from_function` return. It is not
-        changed. batches: calibration inputs or (inputs, labels), iterated several times; labels are not read. keep: how
-        much stays: a fraction in (0, 1], a count, or either for each layer by name. unit: "weight", "neuron" (Dense
-        columns, Conv channels) or "head" (of attentions). Biases, and the neurons of the last
+        model: trained, in evaluation mode: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`
+            traced from one of these. It is not changed.
+        batches: calibration inputs or (inputs, labels), iterated several times; labels are not read.
+        keep: how much stays: a fraction in (0, 1], a count, or either for each layer by name.
+        unit: "weight", "neuron" (Dense columns, Conv channels) or "head" (of attentions). Biases, and the neurons of the last
             layer, are not units.
         scope: over which units `keep` counts: the "network", each "layer", or (weights) the fan-in of each "neuron".
         exclude: layers to leave as they are.
@@ -89,7 +90,7 @@ def prune(
         >>> mask
         Mask(neuron, 2 of 4 kept in 1 site)
     """
-    network = as_network(as_model(model), first_inputs(batches))
+    network = as_network(model, first_inputs(batches))
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more, not {rounds}.")
@@ -102,7 +103,8 @@ def prune(
         walk = _Walk(network, batches, stage, importance, choice, seed + 7919 * number)
         kept, params = walk.run(params, progress=progress)
         logger.info("round %d of %d keeps %d of %d %ss", number + 1, rounds, stage.total, stage.size, unit)
-    mask = Mask.of(network, unit, kept)
+    left_alone = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
+    mask = Mask.of(network, unit, {**left_alone, **kept})
     params = mask.multiply(params if refit else network.params)
     return mask, network.model.export(params)
 

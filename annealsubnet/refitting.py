@@ -3,7 +3,7 @@
 Layer by layer in the order of running, with a the layer's inputs in the pruned and so far refitted network and y the dense
 network's outputs of the same layer,
 
-    min_v E‖y − a_S · v − bias‖² + ρ‖v − v⁰‖²,        ρ = ridge × mean of the diagonal of H
+    min_v E‖y − a_S · v − bias‖² + ρ‖v − v⁰‖²,        ρ = ridge × mean of the diagonal of H_SS
 
 over the kept inputs S of each neuron. The ridge pulls towards the weights v⁰ that were there before, so that an input that
 never varies keeps its weight.
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 
 from annealsubnet.batches import first_inputs
 from annealsubnet.masks import Mask
-from annealsubnet.networks import Layer, Network, Params, as_model, as_network
+from annealsubnet.networks import Layer, Network, Params, as_network
 from annealsubnet.statistics.moments import Regression, regression_moments
 
 RIDGE = 1e-3
@@ -30,7 +30,7 @@ def refit(model: Any, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDG
     """Apply a mask and refit what it keeps, whoever made it.
 
     Args:
-        model: the dense network: an `nnx.Module`, or what `from_linen` or `from_function` return.
+        model: the dense network: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`.
         mask: for this model.
         batches: calibration inputs or (inputs, labels); labels are not read. One pass a layer, in both networks.
         ridge: see above; at least 0.
@@ -41,7 +41,7 @@ def refit(model: Any, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDG
     Raises:
         ValueError: if the mask was made for another model, or the batches are bad.
     """
-    network = model if isinstance(model, Network) else as_network(as_model(model), first_inputs(batches))
+    network = as_network(model, first_inputs(batches))
     return network.model.export(refit_params(network, mask, batches, ridge=ridge))
 
 
@@ -99,7 +99,7 @@ def least_squares(
         regression: of the targets on the inputs.
         kept: the support.
         start: weights that the ridge pulls towards.
-        ridge: in units of the mean diagonal of H.
+        ridge: in units of the mean diagonal of H_SS.
 
     Returns:
         Weights, zero off the support; biases, zero if the layer has none.
@@ -108,7 +108,6 @@ def least_squares(
     weights = np.zeros_like(start)
     for group in range(len(kept)):
         gram, cross = centered.gram[group], centered.cross[group]
-        penalty = ridge * np.trace(gram) / len(gram)
         # Neurons with the same support share one factorization.
         supports, member = np.unique(kept[group], axis=1, return_inverse=True)
         for number, support in enumerate(supports.T):
@@ -116,6 +115,7 @@ def least_squares(
             if rows.size:
                 block, place = gram[np.ix_(rows, rows)], np.ix_(rows, columns)
                 residual = cross[place] - block @ start[group][place]
+                penalty = ridge * np.trace(block) / rows.size
                 weights[group][place] = start[group][place] + _solve(block, residual, penalty)
     bias = np.zeros_like(regression.target_mean)
     if regression.with_bias:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from annealsubnet.networks import Layer, Network, Params, Site
 from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, site_problem
 from annealsubnet.refitting import least_squares
+from annealsubnet.solvers.door import solve
 from annealsubnet.solvers.select_refit import select_inputs, select_units
 from annealsubnet.statistics.moments import Regression
 
@@ -91,9 +92,7 @@ def select_site(
 
 def best_state(problem: Problem, choice: Choice, *, seed: int) -> Bool[np.ndarray, "units"]:
     """The state of least energy that the sampler finds, with exactly `problem.num_kept` units."""
-    from annealsubnet.solvers import solve
-
-    return solve(problem, choice.sampler, seed=seed, **choice.options).states[0].astype(bool)
+    return solve(problem, choice.sampler, seed=seed, **choice.options).best
 
 
 def _refined_site(

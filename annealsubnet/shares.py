@@ -16,20 +16,21 @@ from annealsubnet.solvers.select_refit import error_curves, select_units
 from annealsubnet.statistics.curvature import neuron_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
 
-# Every output counts at least this share of the mean, so that no error is free.
-_FLOOR = 1e-2
 # Points of a site's error curve that are computed; between them it is interpolated.
 _GRID = 9
 
 
 def importance_of(network: Network, batches: Iterable[Any], *, params: Params, loss: Loss) -> Importance:
-    """What a unit of squared error in each output costs the loss: ½ of its mean Gauss-Newton curvature."""
+    """What squared error in a layer's outputs costs the loss: ½ of their mean Gauss-Newton curvature.
+
+    The outputs of one layer count alike: weighing each by its own curvature, which rests on the few examples that the network
+    is unsure of, chose worse neurons on validation data in `benchmarks/mnist_neurons.py` (94.2 against 95.3 % at 12 %).
+    """
     curvature = neuron_curvature(network, batches, loss=loss, params=params)
     importance = {}
     for name, layer in network.layers.items():
-        values = 0.5 * curvature[name].reshape(layer.groups, -1)
-        mean = values.mean()
-        importance[name] = values + _FLOOR * mean if mean > 0 else np.ones_like(values)
+        mean = 0.5 * float(curvature[name].mean())
+        importance[name] = np.full((layer.groups, layer.outputs // layer.groups), mean if mean > 0 else 1.0)
     return importance
 
 

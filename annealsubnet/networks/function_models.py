@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from annealsubnet.networks.model import Model, Params
 from annealsubnet.networks.taps import Tap
@@ -19,7 +20,6 @@ def from_function(apply: Callable[[Any, Any, Tap], jax.Array], params: Any, *, e
         example: inputs of the right shape, needed only where no batches are given.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> from_function(lambda params, inputs, tap: tap.dense("out", inputs), {"out": {"kernel": jnp.ones((3, 2))}})
         Model(form='function', 1 parameter arrays, 6 values)
     """
@@ -29,6 +29,6 @@ def from_function(apply: Callable[[Any, Any, Tap], jax.Array], params: Any, *, e
 
     def call(values: Params, inputs: Any) -> jax.Array:
         tree = merge(values)
-        return apply(tree, inputs, Tap(tree))
+        return apply(tree, jnp.asarray(inputs), Tap(tree))
 
     return Model("function", flatten(params), call, merge, apply, example)

@@ -4,8 +4,8 @@ One jaxpr serves for everything: `sites` reads from it which neuron feeds what, 
 units, shifts of layers' outputs, and a record of what passes the taps.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ class Network:
         neurons: sites of neurons.
         heads: sites of attention heads.
         not_neurons: layers whose neurons cannot be units, with the reason.
+        programs: what has been compiled for this network so far; see `jitted`.
     """
 
     model: Model
@@ -42,6 +43,7 @@ class Network:
     neurons: Mapping[str, Site]
     heads: Mapping[str, Site]
     not_neurons: Mapping[str, str]
+    programs: dict[Hashable, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def params(self) -> Params:
@@ -51,6 +53,18 @@ class Network:
     def sites(self, unit: str) -> Mapping[str, Site]:
         """Sites of "neuron" or "head" units."""
         return {"neuron": self.neurons, "head": self.heads}[unit]
+
+    def replace(self, trained: Any) -> "Network":
+        """The same network with the parameters of `trained`; it shares all that has been compiled (see `Model.replace`)."""
+        return replace(self, model=self.model.replace(trained))
+
+    def jitted(self, *key: Hashable) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A decorator like `jax.jit` for functions of parameters and batches that belong to this network.
+
+        A pass over data defines its step anew each time; steps with the same key are compiled once. The key must tell
+        everything that the step closes over, except the network; parameters must come in as arguments.
+        """
+        return lambda function: self.programs.setdefault(key, jax.jit(function))
 
     def apply(self, params: Params, inputs: Any) -> jax.Array:
         """The network's outputs."""

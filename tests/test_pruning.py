@@ -1,0 +1,227 @@
+"""prune: exact counts, the optimum where it can be enumerated, the user's own form, one sentence for every mistake."""
+
+from itertools import combinations
+
+import dimod
+import numpy as np
+import pytest
+from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
+from flax import nnx
+
+from annealsubnet import Mask, prune, refit
+from annealsubnet.networks import as_network
+from annealsubnet.refitting import refit_params
+
+
+class Network(nnx.Module):
+    """A small classifier."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rngs = nnx.Rngs(seed)
+        self.first = nnx.Linear(6, 9, rngs=rngs)
+        self.second = nnx.Linear(9, 8, rngs=rngs)
+        self.out = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.out(nnx.relu(self.second(nnx.relu(self.first(inputs)))))
+
+
+class Residual(nnx.Module):
+    """A convolutional stem, a residual block, BatchNorm and an average."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.stem = nnx.Conv(2, 6, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+        self.inner = nnx.Conv(6, 8, (3, 3), use_bias=False, rngs=rngs)
+        self.back = nnx.Conv(8, 6, (3, 3), use_bias=False, rngs=rngs)
+        self.out = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        hidden = nnx.relu(self.norm(self.stem(inputs)))
+        hidden = nnx.relu(hidden + self.back(nnx.relu(self.inner(hidden))))
+        return self.out(hidden.mean((1, 2)))
+
+
+class Attention(nnx.Module):
+    """One attention with four heads."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.attention = nnx.MultiHeadAttention(4, 8, decode=False, rngs=rngs)
+        self.out = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.out(self.attention(inputs).mean(1))
+
+
+def example(model, count=80):
+    shape = {Network: (6,), Residual: (5, 5, 2), Attention: (4, 8)}[type(model)]
+    return np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
+
+
+def distance(network, params, inputs):
+    return float(((network.apply(params, inputs) - network.apply(network.params, inputs)) ** 2).mean())
+
+
+@pytest.mark.parametrize("scope", ["network", "layer", "neuron"])
+@pytest.mark.parametrize("keep", [0.3, 0.8])
+@pytest.mark.parametrize("refitted", [True, False])
+def test_weights_are_kept_exactly(scope, keep, refitted):
+    model = Network()
+    inputs = example(model)
+    mask, pruned = prune(model, [inputs], keep=keep, unit="weight", scope=scope, refit=refitted, seed=0)
+    sizes = {name: array.size for name, array in mask.kept.items()}
+    if scope == "network":
+        assert mask.kept_count == round(keep * sum(sizes.values()))
+    for name, array in mask.kept.items():
+        if scope == "layer":
+            assert array.sum() == int(keep * sizes[name] + 0.5)
+        if scope == "neuron":
+            assert (array.sum(0) == int(keep * len(array) + 0.5)).all()
+        np.testing.assert_array_equal(np.asarray(getattr(pruned, name).kernel[...])[~array], 0)
+
+
+@pytest.mark.parametrize("model", [Network, Residual, Attention])
+@pytest.mark.parametrize("scope", ["network", "layer"])
+def test_sites_are_kept_exactly_and_the_model_is_left_alone(model, scope):
+    model = model()
+    model.eval()
+    inputs = example(model)
+    unit = "head" if isinstance(model, Attention) else "neuron"
+    before = [np.array(leaf) for leaf in nnx.to_flat_state(nnx.state(model)).leaves if isinstance(leaf, nnx.Param)]
+    mask, pruned = prune(model, [inputs, inputs[:10]], keep=0.5, unit=unit, scope=scope, seed=0)
+    assert mask.kept_count == -(-mask.size // 2) if scope == "network" else mask.kept_count
+    if scope == "layer":
+        assert all(array.sum() == int(0.5 * array.size + 0.5) for array in mask.kept.values())
+    after = [np.array(leaf) for leaf in nnx.to_flat_state(nnx.state(model)).leaves if isinstance(leaf, nnx.Param)]
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+    assert type(pruned) is type(model)
+    assert pruned(inputs).shape == (80, 3)
+
+
+def test_pruned_is_the_refit_of_its_mask():
+    model = Network()
+    inputs = example(model)
+    mask, pruned = prune(model, [inputs], keep=0.4, unit="neuron", seed=0)
+    np.testing.assert_allclose(pruned(inputs), refit(model, mask, [inputs])(inputs), atol=1e-5)
+    mask, pruned = prune(model, [inputs], keep=0.4, unit="weight", seed=0)
+    np.testing.assert_allclose(pruned(inputs), refit(model, mask, [inputs])(inputs), atol=1e-5)
+
+
+def test_neurons_before_the_last_layer_are_the_best_of_all_choices():
+    model = Network()
+    inputs = example(model)
+    network = as_network(model, inputs)
+    mask, _ = prune(model, [inputs], keep={"second": 3}, unit="neuron", seed=0, ridge=1e-9)
+    importance = uniform_error(network, inputs)
+    errors = {chosen: importance(chosen) for chosen in combinations(range(8), 3)}
+    assert importance(tuple(np.flatnonzero(mask.kept["second"]))) <= min(errors.values()) * (1 + 1e-3)
+
+
+def uniform_error(network, inputs):
+    """The curvature-weighted error of the logits after the refit, by definition."""
+    from annealsubnet.losses import cross_entropy
+    from annealsubnet.shares import importance_of
+
+    weights = importance_of(network, [inputs], params=network.params, loss=cross_entropy)["out"][0]
+    dense = np.asarray(network.apply(network.params, inputs))
+
+    def error(chosen):
+        kept = np.isin(np.arange(8), chosen)
+        params = refit_params(network, Mask.of(network, "neuron", {"second": kept}), [inputs], ridge=1e-9)
+        return float(((np.asarray(network.apply(params, inputs)) - dense) ** 2).mean(0) @ weights)
+
+    return error
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options"),
+    [
+        (SimulatedAnnealingSampler(), {"num_reads": 8, "num_sweeps": 100}),
+        (TabuSampler(), {"timeout": 5}),
+        (dimod.ExactSolver(), {}),
+    ],
+)
+@pytest.mark.parametrize("unit", ["weight", "neuron"])
+def test_any_sampler_serves(sampler, options, unit):
+    model = Network()
+    inputs = example(model)
+    network = as_network(model, inputs)
+    mask, pruned = prune(
+        model, [inputs], keep=0.5, unit=unit, scope="layer", sampler=sampler, sampler_options=options, seed=0
+    )
+    assert all(array.sum() == int(0.5 * array.size + 0.5) for array in mask.kept.values())
+    rng = np.random.default_rng(0)
+    at_random = {name: rng.permutation(array.ravel()).reshape(array.shape) for name, array in mask.kept.items()}
+    other = refit_params(network, Mask.of(network, unit, at_random), [inputs])
+    assert distance(network, as_network(pruned, inputs).params, inputs) < distance(network, other, inputs)
+
+
+@pytest.mark.parametrize("unit", ["weight", "neuron"])
+def test_the_same_seed_gives_the_same_mask(unit):
+    model = Network()
+    inputs = example(model)
+    masks = [prune(model, [inputs], keep=0.5, unit=unit, seed=3)[0] for _ in range(2)]
+    for name, array in masks[0].kept.items():
+        np.testing.assert_array_equal(array, masks[1].kept[name])
+
+
+def test_rounds_end_at_the_same_count():
+    model = Network()
+    inputs = example(model)
+    for unit in ("weight", "neuron"):
+        mask, _ = prune(model, [inputs], keep=0.3, unit=unit, rounds=3, seed=0)
+        assert mask.kept_count == int(0.3 * mask.size + 0.5)
+
+
+def test_layers_are_left_out():
+    model = Network()
+    inputs = example(model)
+    mask, pruned = prune(model, [inputs], keep=0.3, unit="weight", exclude=("second", "out"), seed=0)
+    assert mask.kept["second"].all() and mask.kept["out"].all()
+    assert mask.kept["first"].sum() == round(0.3 * 54)
+    mask, _ = prune(model, [inputs], keep={"first": 4}, unit="neuron", seed=0)
+    assert mask.kept["first"].sum() == 4 and mask.kept.get("second", np.ones(1, bool)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"keep": 0.0}, "keep=0.0"),
+        ({"keep": 1.5}, "keep=1.5"),
+        ({"keep": 10**6}, "keep=1000000"),
+        ({"keep": {"nowhere": 0.5}}, "nowhere"),
+        ({"keep": 0.5, "exclude": ("nowhere",)}, "nowhere"),
+        ({"keep": 0.5, "unit": "synapse"}, "synapse"),
+        ({"keep": 0.5, "scope": "galaxy"}, "galaxy"),
+        ({"keep": 0.5, "rounds": 0}, "rounds"),
+    ],
+)
+def test_bad_requests_say_what_was_found(options, words):
+    model = Network()
+    with pytest.raises(ValueError, match=words):
+        prune(model, [example(model)], **{"unit": "neuron", "seed": 0, **options})
+
+
+def test_bad_batches_say_what_was_found():
+    model = Network()
+    inputs = example(model)
+    bad = inputs.copy()
+    bad[3, 2] = np.nan
+    for batches, words in (
+        ([], "no batches"),
+        ([inputs, inputs[:, :3]], "Batch 1"),
+        ([inputs, inputs.astype(np.float64)], "dtype"),
+        ([bad], "NaN"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            prune(model, batches, keep=0.5, unit="neuron", seed=0)
+    with pytest.raises(ValueError, match="first"):
+        broken = Network()
+        broken.first.kernel[...] = broken.first.kernel[...].at[0, 0].set(np.nan)
+        prune(broken, [inputs], keep=0.5, unit="neuron", seed=0)
+    with pytest.raises(TypeError, match="num_raeds"):
+        prune(model, [inputs], keep=0.5, unit="neuron", sampler_options={"num_raeds": 3}, refit=False, seed=0)
+    with pytest.raises(TypeError, match="str"):
+        prune("model", [inputs], keep=0.5, seed=0)
