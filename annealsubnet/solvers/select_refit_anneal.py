@@ -6,6 +6,8 @@ exchanges, of what the best replacement of the member would cost. At that temper
 best replacement with odds of 1/e or better, whatever the units of the error.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -15,9 +17,11 @@ from annealsubnet.solvers.select_refit_kernels import (
     MATH,
     State,
     UintArray,
+    copy_integers,
     drift,
     exchange,
     grow,
+    median_of,
     new_state,
     next_uniform,
     rebuild,
@@ -27,6 +31,30 @@ from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, Int
 _REFRESH = 64  # exchanges between two measurements of the drift
 _DRIFT = 1e-9  # of the largest |c|: beyond it the inverse is recomputed
 _TIE = 1e-11  # of F: an improvement smaller than this is rounding
+
+
+class Task(NamedTuple):
+    """One column's problem and the means to solve it.
+
+    Attributes:
+        gram: G, `[input, input]`.
+        column: c, `[input]`.
+        size: how many members.
+        group_size: an exchange stays within a group of this many consecutive inputs.
+        sign: 1 to maximize F, -1 to minimize it.
+        tolerance: a change of F that is rounding.
+        random: `[1]` state of the random stream.
+        counters: `[3]` replacements evaluated, exchanges made, inverses recomputed.
+    """
+
+    gram: FloatArray
+    column: FloatArray
+    size: int
+    group_size: int
+    sign: float
+    tolerance: float
+    random: UintArray
+    counters: IntArray
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
@@ -81,171 +109,114 @@ def _index_of(value: float, lo: int, hi: int, state: State) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _visit(
-    gram: FloatArray,
-    c: FloatArray,
-    a: int,
-    q: int,
-    group_size: int,
-    sign: float,
-    temperature: float,
-    tolerance: float,
-    random: UintArray,
-    counters: IntArray,
-    state: State,
-) -> float:
+def _visit(a: int, temperature: float, task: Task, state: State) -> float:
     """Offer member a every replacement; how much sign * F changed (0 where it stays)."""
     leaving = state.active[a]
-    lo = leaving // group_size * group_size
-    hi = min(lo + group_size, c.size)
-    stay, best = _scores(a, lo, hi, sign, state)
-    counters[0] += hi - lo
+    lo = leaving // task.group_size * task.group_size
+    hi = min(lo + task.group_size, task.column.size)
+    stay, best = _scores(a, lo, hi, task.sign, state)
+    task.counters[0] += hi - lo
     if temperature > 0.0:
         if stay - best > 36.0 * temperature:
             return 0.0
-        j = _draw(lo, hi, max(best, stay), temperature, next_uniform(random), state)
+        j = _draw(lo, hi, max(best, stay), temperature, next_uniform(task.random), state)
     else:
-        j = _index_of(best, lo, hi, state) if best > stay + tolerance else leaving
+        j = _index_of(best, lo, hi, state) if best > stay + task.tolerance else leaving
     if j == leaving:
         return 0.0
     change = state.score[j] - stay
-    exchange(gram, a, j, q, state)
-    counters[1] += 1
-    if counters[1] % _REFRESH == 0 and drift(gram, c, q, state) > _DRIFT:
-        rebuild(gram, c, q, state)
-        counters[2] += 1
+    exchange(task.gram, a, j, task.size, state)
+    task.counters[1] += 1
+    if task.counters[1] % _REFRESH == 0 and drift(task.gram, task.column, task.size, state) > _DRIFT:
+        rebuild(task.gram, task.column, task.size, state)
+        task.counters[2] += 1
     return change
 
 
 @njit(cache=True, nogil=True)
-def _descend(
-    gram: FloatArray,
-    c: FloatArray,
-    q: int,
-    group_size: int,
-    sign: float,
-    tolerance: float,
-    random: UintArray,
-    counters: IntArray,
-    state: State,
-) -> float:
-    """Exchanges at temperature zero until no member has a better replacement; the change of sign * F."""
-    total, since, a = 0.0, 0, 0
-    while since < q:
-        change = _visit(gram, c, a, q, group_size, sign, 0.0, tolerance, random, counters, state)
-        total += change
-        since = 0 if change > 0.0 else since + 1
-        a = (a + 1) % q
-    return total
+def _descend(task: Task, state: State) -> None:
+    """Exchanges at temperature zero until no member has a better replacement."""
+    since, step = 0, 0
+    while since < task.size:
+        since = 0 if _visit(step % task.size, 0.0, task, state) > 0.0 else since + 1
+        step += 1
 
 
 @njit(cache=True, nogil=True)
-def scale_of(q: int, group_size: int, sign: float, state: State) -> float:
+def _scale_of(task: Task, state: State) -> float:
     """Median over members of what the best replacement would cost, at a local optimum."""
-    costs = np.empty(q)
-    for a in range(q):
-        lo = state.active[a] // group_size * group_size
-        stay, best = _scores(a, lo, min(lo + group_size, state.score.size), sign, state)
+    costs = np.empty(task.size)
+    for a in range(task.size):
+        lo = state.active[a] // task.group_size * task.group_size
+        stay, best = _scores(a, lo, min(lo + task.group_size, task.column.size), task.sign, state)
         costs[a] = max(stay - best, 0.0)
-    return np.median(costs)
+    return median_of(costs, task.size)
 
 
 @njit(cache=True, nogil=True)
-def _anneal(
-    gram: FloatArray,
-    c: FloatArray,
-    q: int,
-    group_size: int,
-    sign: float,
-    temperatures: FloatArray,
-    tolerance: float,
-    random: UintArray,
-    counters: IntArray,
-    state: State,
-    found: IntArray,
-) -> float:
-    """One read: a sweep of random visits at each temperature; writes the best set seen to `found`, returns its change of F."""
+def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, found: IntArray) -> None:
+    """One read: a sweep of random visits at each temperature (times `scale`); writes the best set seen to `found`."""
     now, best = 0.0, 0.0
-    found[:q] = state.active[:q]
+    copy_integers(found, state.active, task.size)
     for t in range(temperatures.size):
-        for _ in range(q):
-            a = int(next_uniform(random) * q)
-            now += _visit(gram, c, a, q, group_size, sign, temperatures[t], tolerance, random, counters, state)
-            if now > best + tolerance:
+        for _ in range(task.size):
+            a = int(next_uniform(task.random) * task.size)
+            now += _visit(a, scale * temperatures[t], task, state)
+            if now > best + task.tolerance:
                 best = now
-                found[:q] = state.active[:q]
-    return best
+                copy_integers(found, state.active, task.size)
 
 
 @njit(cache=True, nogil=True)
-def _value(c: FloatArray, q: int, sign: float, state: State) -> float:
+def _value(column: FloatArray, size: int, sign: float, state: State) -> float:
     """sign * F of the state."""
     total = 0.0
-    for b in range(q):
-        total += state.weights[b] * c[state.active[b]]
+    for b in range(size):
+        total += state.weights[b] * column[state.active[b]]
     return sign * total
 
 
 @njit(cache=True, nogil=True)
-def _keep_best(
-    gram: FloatArray,
-    c: FloatArray,
-    q: int,
-    group_size: int,
-    sign: float,
-    tolerance: float,
-    random: UintArray,
-    counters: IntArray,
-    state: State,
-    best: float,
-    best_active: IntArray,
-) -> float:
+def _keep_best(best: float, task: Task, state: State, best_active: IntArray) -> float:
     """Descend from the state; keep it in `best_active` if it beats `best`. The best value so far."""
-    _descend(gram, c, q, group_size, sign, tolerance, random, counters, state)
-    value = _value(c, q, sign, state)
+    _descend(task, state)
+    value = _value(task.column, task.size, task.sign, state)
     if value > best:
-        best_active[:q] = state.active[:q]
+        copy_integers(best_active, state.active, task.size)
         return value
     return best
 
 
 @njit(cache=True, nogil=True)
-def _solve(
-    gram: FloatArray,
-    c: FloatArray,
-    q: int,
-    group_size: int,
-    sign: float,
-    seed: int,
-    num_reads: int,
-    temperatures: FloatArray,
-    counters: IntArray,
-    state: State,
-    best_active: IntArray,
-) -> None:
+def _go_to(active: IntArray, task: Task, state: State) -> bool:
+    """Make `active` the state's members; False where they were already."""
+    same = True
+    for b in range(task.size):
+        same = same and active[b] == state.active[b]
+    if not same:
+        copy_integers(state.active, active, task.size)
+        rebuild(task.gram, task.column, task.size, state)
+    return not same
+
+
+@njit(cache=True, nogil=True)
+def _solve(seed: int, num_reads: int, temperatures: FloatArray, task: Task, state: State, best_active: IntArray) -> None:
     """Descent from the state, then `num_reads` annealings from that optimum; the best set in `best_active`."""
-    random = np.empty(1, np.uint64)
-    random[0] = seed
-    found, first = np.empty(q, np.int64), np.empty(q, np.int64)
-    best_active[:q] = state.active[:q]
-    best = _value(c, q, sign, state)
-    tolerance = _TIE * abs(best)
-    best = _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active)
-    first[:] = state.active[:q]
-    scale = scale_of(q, group_size, sign, state)
+    found, first = np.empty(task.size, np.int64), np.empty(task.size, np.int64)
+    copy_integers(best_active, state.active, task.size)
+    best = _value(task.column, task.size, task.sign, state)
+    best = _keep_best(best, task, state, best_active)
+    copy_integers(first, state.active, task.size)
+    scale = _scale_of(task, state)
+    if temperatures.size == 0 or scale <= task.tolerance:
+        return
     for read in range(num_reads):
-        if temperatures.size == 0 or scale <= tolerance:
-            break
-        random[0] = seed + np.uint64(read) * np.uint64(0xD1342543DE82EF95)
-        if read > 0:
-            state.active[:q] = first
-            rebuild(gram, c, q, state)
-        _anneal(gram, c, q, group_size, sign, temperatures * scale, tolerance, random, counters, state, found)
-        best = _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active)
-        if not np.array_equal(found, state.active[:q]):
-            state.active[:q] = found
-            rebuild(gram, c, q, state)
-            best = _keep_best(gram, c, q, group_size, sign, tolerance, random, counters, state, best, best_active)
+        task.random[0] = seed + np.uint64(read) * np.uint64(0xD1342543DE82EF95)
+        _go_to(first, task, state)
+        _anneal(temperatures, scale, task, state, found)
+        best = _keep_best(best, task, state, best_active)
+        if _go_to(found, task, state):
+            best = _keep_best(best, task, state, best_active)
 
 
 @njit(cache=True, nogil=True)
@@ -266,18 +237,15 @@ def solve_columns(
 ) -> None:
     """Best active set of each row of `columns` (its own problem): `chosen[n]` marks the members.
 
-    `starts[n]` marks the members to start from where `given`; else growth starts. `counters[n]`: replacements evaluated,
-    exchanges made, inverses recomputed.
+    `chosen` comes in as all False; `starts[n]` marks the members to start from where `given`, else growth starts.
     """
-    inputs = gram.shape[0]
-    largest = 1
+    inputs, largest = gram.shape[0], 1
     for n in range(sizes.size):
         largest = max(largest, sizes[n])
-    state = new_state(largest, inputs)
+    state, random = new_state(largest, inputs), np.empty(1, np.uint64)
     best_active, curve = np.empty(largest, np.int64), np.empty(inputs + 1)
     for n in range(columns.shape[0]):
         q, c = sizes[n], columns[n]
-        chosen[n] = False
         if q == 0:
             continue
         if given:
@@ -289,10 +257,11 @@ def solve_columns(
             rebuild(gram, c, q, state)
         else:
             grow(gram, c, q, sign, group_size, group_cap, state, curve)
-        if q == inputs:
-            best_active[:q] = state.active[:q]
-        else:
-            _solve(gram, c, q, group_size, sign, seeds[n], num_reads, temperatures, counters[n], state, best_active)
+        copy_integers(best_active, state.active, q)
+        if q < inputs:
+            tolerance = _TIE * abs(_value(c, q, sign, state))
+            task = Task(gram, c, q, group_size, sign, tolerance, random, counters[n])
+            _solve(seeds[n], num_reads, temperatures, task, state, best_active)
         for b in range(q):
             chosen[n, best_active[b]] = True
 
@@ -343,9 +312,9 @@ def eliminate_columns(inverse: FloatArray, columns: FloatArray, orders: IntArray
     removed, costs = np.empty(inputs, np.int64), np.empty(inputs)
     for n in range(columns.shape[0]):
         eliminate(inverse.copy(), columns[n].copy(), 0, removed, costs)
-        orders[n] = removed[::-1]
         values[n, inputs] = 0.0
         for step in range(inputs):
+            orders[n, inputs - step - 1] = removed[step]
             values[n, inputs - step - 1] = values[n, inputs - step] + costs[step]
 
 
@@ -364,4 +333,4 @@ def curve_columns(
     state = new_state(size, gram.shape[0])
     for n in range(columns.shape[0]):
         grow(gram, columns[n], size, sign, group_size, group_cap, state, values[n])
-        orders[n, :size] = state.active[:size]
+        copy_integers(orders[n], state.active, size)

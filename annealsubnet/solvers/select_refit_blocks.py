@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.select_refit_kernels import FLOOR, MATH
+from annealsubnet.solvers.select_refit_kernels import FLOOR, MATH, copy_floats, fill
 from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
 
 _REJECTED = -1e300
-_ROWS = 64  # of a product at a time, so that it stays in cache
+_STRIP = 512  # columns of a product at a time
 
 
 class Tableau(NamedTuple):
@@ -45,19 +45,24 @@ class Tableau(NamedTuple):
 
 @njit(cache=True, nogil=True, fastmath=MATH)
 def _subtract_product(target: FloatArray, left: FloatArray, right: FloatArray) -> None:
-    """target -= left @ right, in place."""
+    """target -= left' @ right, in place, four rows of `right` at a time over a strip that stays in the first cache."""
     rank, width = right.shape
-    if rank <= 4:
+    for start in range(0, width, _STRIP):
+        stop = min(start + _STRIP, width)
         for i in range(target.shape[0]):
             row = target[i]
-            for e in range(rank):
-                factor, other = left[i, e], right[e]
-                for j in range(width):
-                    row[j] -= factor * other[j]
-        return
-    for lo in range(0, target.shape[0], _ROWS):
-        hi = min(lo + _ROWS, target.shape[0])
-        target[lo:hi] -= np.dot(left[lo:hi], right)
+            e = 0
+            while e + 4 <= rank:
+                f0, f1, f2, f3 = left[e, i], left[e + 1, i], left[e + 2, i], left[e + 3, i]
+                r0, r1, r2, r3 = right[e], right[e + 1], right[e + 2], right[e + 3]
+                for j in range(start, stop):
+                    row[j] -= f0 * r0[j] + f1 * r1[j] + f2 * r2[j] + f3 * r3[j]
+                e += 4
+            while e < rank:
+                f0, r0 = left[e, i], right[e]
+                for j in range(start, stop):
+                    row[j] -= f0 * r0[j]
+                e += 1
 
 
 @njit(cache=True, nogil=True)
@@ -81,61 +86,62 @@ def pivot(units: IntArray, tableau: Tableau) -> None:
     swept, outer, offsets, inside = tableau
     inputs = _inputs_of(units, offsets)
     size, width = inputs.size, swept.shape[0]
-    rows, outer_rows, block = np.empty((size, width)), np.empty((size, width)), np.empty((size, size))
+    rows, outer_rows, inverse = np.empty((size, width)), np.empty((size, width)), np.empty((size, size))
     for e in range(size):
-        rows[e] = swept[inputs[e]]
-        outer_rows[e] = outer[inputs[e]]
+        copy_floats(rows[e], swept[inputs[e]])
+        copy_floats(outer_rows[e], outer[inputs[e]])
         for f in range(size):
-            block[e, f] = rows[e, inputs[f]]
-    inverse = np.linalg.inv(block)
-    inverse = 0.5 * (inverse + inverse.T)
-    z_rows = np.dot(inverse, rows)
-    z = np.ascontiguousarray(z_rows.T)
-    _subtract_product(swept, z, rows)
+            inverse[e, f] = rows[e, inputs[f]]
+    _invert_small(inverse, size)
+    z_rows = np.zeros((size, width))
+    _subtract_product(z_rows, -inverse, rows)
+    _subtract_product(swept, z_rows, rows)
     for e in range(size):
         i = inputs[e]
-        swept[i] = z_rows[e]
-        swept[:, i] = z_rows[e]
-        z_rows[:, i] = -inverse[:, e]
-        z_rows[e, i] += 1.0
+        for n in range(width):
+            swept[i, n] = z_rows[e, n]
+            swept[n, i] = z_rows[e, n]
     for e in range(size):
         for f in range(size):
             swept[inputs[e], inputs[f]] = -inverse[e, f]
+            z_rows[f, inputs[e]] = (1.0 if e == f else 0.0) - inverse[e, f]
     _update_outer(outer, inputs, outer_rows, z_rows)
     for u in units:
         if inside[u]:
             for i in range(offsets[u], offsets[u + 1]):
-                swept[i] *= -1.0
-                outer[i] *= -1.0
-                swept[:, i] *= -1.0
-                outer[:, i] *= -1.0
+                for n in range(width):  # the diagonal block changes its sign twice
+                    swept[i, n] *= -1.0
+                    outer[i, n] *= -1.0
+                for n in range(width):
+                    swept[n, i] *= -1.0
+                    outer[n, i] *= -1.0
         inside[u] = not inside[u]
 
 
 @njit(cache=True, nogil=True)
 def _update_outer(outer: FloatArray, inputs: IntArray, outer_rows: FloatArray, z_rows: FloatArray) -> None:
     """W of Y - Z Y_K: W loses Z Q + (Z Q)' with Q = W_K: - W_KK Z' / 2."""
-    size, width = z_rows.shape
-    square = np.empty((size, size))
+    size = inputs.size
+    half = np.empty((size, size))
     for e in range(size):
         for f in range(size):
-            square[e, f] = outer_rows[e, inputs[f]]
-    right = np.empty((2 * size, width))
-    right[:size] = outer_rows - 0.5 * np.dot(square, z_rows)
-    right[size:] = z_rows
-    left = np.empty((width, 2 * size))
-    left[:, :size] = z_rows.T
-    left[:, size:] = right[:size].T
-    _subtract_product(outer, left, right)
+            half[f, e] = 0.5 * outer_rows[e, inputs[f]]
+    _subtract_product(outer_rows, half, z_rows)
+    _subtract_product(outer, z_rows, outer_rows)
+    _subtract_product(outer, outer_rows, z_rows)
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
 def _invert_small(block: FloatArray, size: int) -> bool:
-    """Invert a symmetric positive definite `block[:size, :size]` in place by sweeps; False where it is singular."""
+    """Invert a symmetric `block[:size, :size]` in place by sweeps in order; False where it is singular.
+
+    The order is stable for definite blocks and for the quasi-definite ones of a pivot (-P_aa and the Schur block).
+    """
+    sound = True
     for k in range(size):
         d = block[k, k]
-        if not d > FLOOR:
-            return False
+        if not abs(d) > FLOOR:
+            sound, d = False, FLOOR
         d = 1.0 / d
         for i in range(size):
             if i != k:
@@ -151,7 +157,7 @@ def _invert_small(block: FloatArray, size: int) -> bool:
     for i in range(size):
         for j in range(size):
             block[i, j] = -block[i, j]
-    return True
+    return sound
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
@@ -228,31 +234,39 @@ def _score_inputs(u: int, tableau: Tableau, score: FloatArray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _shortlist(u: int, tableau: Tableau, worth: FloatArray, limit: int) -> IntArray:
-    """Units of the other side worth pricing exactly: half by their own worth, half by their coupling to u."""
+def _mark_largest(values: FloatArray, limit: int, marked: BoolArray) -> None:
+    """Mark the `limit` largest finite values that are not marked yet."""
+    for _ in range(limit):
+        best, chosen = _REJECTED, -1
+        for v in range(values.size):
+            if values[v] > best and not marked[v]:
+                best, chosen = values[v], v
+        if chosen >= 0:
+            marked[chosen] = True
+
+
+@njit(cache=True, nogil=True)
+def _shortlist(u: int, limit: int, tableau: Tableau, worth: FloatArray, marked: BoolArray) -> None:
+    """Mark units of the other side to price exactly: half by their own worth, half by their coupling to u."""
     swept, offsets, inside = tableau.swept, tableau.offsets, tableau.inside
-    others = np.flatnonzero(inside != inside[u])
-    if others.size <= limit:
-        return others
-    coupling = np.empty(others.size)
+    others = 0
+    for v in range(inside.size):
+        marked[v] = inside[v] != inside[u]
+        others += marked[v]
+    if others <= limit:
+        return
     sign = 1.0 if inside[u] else -1.0
-    for n in range(others.size):
-        v, total = others[n], 0.0
+    values, couplings = np.empty(inside.size), np.empty(inside.size)
+    for v in range(inside.size):
+        values[v] = sign * worth[v] if marked[v] else _REJECTED
+        total = 0.0
         for i in range(offsets[u], offsets[u + 1]):
             for j in range(offsets[v], offsets[v + 1]):
                 total += swept[i, j] * swept[i, j] / (abs(swept[j, j]) + 1e-30)
-        coupling[n] = -total
-    chosen = np.zeros(inside.size, np.bool_)
-    for n in np.argsort(-sign * worth[others])[: limit // 2]:
-        chosen[others[n]] = True
-    left = limit - limit // 2
-    for n in np.argsort(coupling):
-        if left == 0:
-            break
-        if not chosen[others[n]]:
-            chosen[others[n]] = True
-            left -= 1
-    return np.flatnonzero(chosen)
+        couplings[v] = total if marked[v] else _REJECTED
+        marked[v] = False
+    _mark_largest(values, limit // 2, marked)
+    _mark_largest(couplings, limit - limit // 2, marked)
 
 
 @njit(cache=True, nogil=True)
@@ -273,7 +287,8 @@ def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatA
                 score[v] *= sign
                 priced += 1
         return sign * own_value(u, tableau, scratch), priced
-    score[:] = _REJECTED
+    fill(score, _REJECTED)
+    marked = np.empty(inside.size, np.bool_)
     lo, size = offsets[u], offsets[u + 1] - offsets[u]
     inverse = scratch[4]
     for i in range(size):
@@ -284,17 +299,21 @@ def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatA
     for i in range(size):
         for j in range(size):
             inverse[i, j] *= -sign
-    for v in _shortlist(u, tableau, worth, limit):
-        value = _pair_value(v, u, inverse, tableau, scratch)
-        score[v] = sign * value if value >= 0.0 else _REJECTED
-        priced += 1
+    _shortlist(u, limit, tableau, worth, marked)
+    for v in range(inside.size):
+        if marked[v]:
+            value = _pair_value(v, u, inverse, tableau, scratch)
+            score[v] = sign * value if value >= 0.0 else _REJECTED
+            priced += 1
     return sign * own_value(u, tableau, scratch), priced
 
 
 @njit(cache=True, nogil=True)
 def draw(score: FloatArray, stay: float, temperature: float, uniform: float) -> int:
     """A unit drawn with probability proportional to exp(score / temperature), or -1 for leaving things as they are."""
-    best = max(stay, np.max(score))
+    best = stay
+    for v in range(score.size):
+        best = max(best, score[v])
     total = np.exp((stay - best) / temperature)
     for v in range(score.size):
         if score[v] > best - 30.0 * temperature:

@@ -71,6 +71,39 @@ def next_uniform(counter: UintArray) -> float:
 
 
 @njit(cache=True, nogil=True)
+def copy_floats(target: FloatArray, source: FloatArray) -> None:
+    """target[:] = source, by a loop: numba takes seconds to compile each slice assignment."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@njit(cache=True, nogil=True)
+def copy_integers(target: IntArray, source: IntArray, count: int) -> None:
+    """target[:count] = source[:count]."""
+    for i in range(count):
+        target[i] = source[i]
+
+
+@njit(cache=True, nogil=True)
+def fill(target: FloatArray, value: float) -> None:
+    """target[:] = value."""
+    for i in range(target.size):
+        target[i] = value
+
+
+@njit(cache=True, nogil=True)
+def median_of(values: FloatArray, count: int) -> float:
+    """Upper median of `values[:count]`, which are sorted on the way (by insertion: a few hundred at most matter)."""
+    for i in range(1, count):
+        value, j = values[i], i
+        while j > 0 and values[j - 1] > value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
+    return values[count // 2]
+
+
+@njit(cache=True, nogil=True)
 def new_state(size: int, inputs: int) -> State:
     """An unset `State` with room for `size` members of `inputs`."""
     return State(
@@ -90,16 +123,16 @@ def new_state(size: int, inputs: int) -> State:
 @njit(cache=True, nogil=True)
 def clear(c: FloatArray, state: State) -> None:
     """The empty active set."""
-    state.residual[:] = c
-    state.schur[:] = 1.0
-    state.barred[:] = 0.0
+    copy_floats(state.residual, c)
+    fill(state.schur, 1.0)
+    fill(state.barred, 0.0)
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
 def _pivot_row(gram: FloatArray, j: int, q: int, state: State) -> None:
     """Row j of the Schur complement, G_j: - G_jA U, into `state.pivot`."""
     pivot = state.pivot
-    pivot[:] = gram[j]
+    copy_floats(pivot, gram[j])
     for b in range(q):
         factor = gram[j, state.active[b]]
         row = state.rows[b]
@@ -156,7 +189,10 @@ def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
     rows, inverse, pivot = state.rows, state.inverse, state.pivot
     inverse_paa, out_weight, cross = 1.0 / inverse[a, a], state.weights[a], rows[a, j]
     _pivot_row(gram, j, q, state)
-    gone = rows[a].copy()
+    gone, removed, added = np.empty(pivot.size), np.empty(q), np.empty(q)
+    copy_floats(gone, rows[a])
+    for b in range(q):
+        removed[b] = inverse[a, b]
     for i in range(pivot.size):  # back to what they are without a
         pivot[i] += cross * inverse_paa * gone[i]
         state.residual[i] += out_weight * inverse_paa * gone[i]
@@ -168,7 +204,6 @@ def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
     state.schur[leaving] = inverse_paa
     inverse_schur = 1.0 / max(pivot[j], FLOOR)
     weight = state.residual[j] * inverse_schur
-    removed, added = inverse[a, :q].copy(), np.empty(q)
     for b in range(q):
         if b == a:
             continue
@@ -185,8 +220,9 @@ def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
         back, factor = removed[b] * inverse_paa, added[b] / inverse_schur
         for e in range(q):
             inverse[b, e] += factor * added[e] - back * removed[e]
-    inverse[a, :q] = added
-    inverse[:q, a] = added
+    for b in range(q):
+        inverse[a, b] = added[b]
+        inverse[b, a] = added[b]
     row = rows[a]
     for i in range(pivot.size):
         row[i] = pivot[i] * inverse_schur
@@ -199,7 +235,8 @@ def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
 @njit(cache=True, nogil=True)
 def rebuild(gram: FloatArray, c: FloatArray, q: int, state: State) -> None:
     """Recompute the state of the members in `state.active[:q]` from nothing."""
-    active = state.active[:q].copy()
+    active = np.empty(q, np.int64)
+    copy_integers(active, state.active, q)
     clear(c, state)
     for b in range(q):
         append(gram, active[b], b, state)
@@ -208,7 +245,8 @@ def rebuild(gram: FloatArray, c: FloatArray, q: int, state: State) -> None:
 @njit(cache=True, nogil=True, fastmath=MATH)
 def drift(gram: FloatArray, c: FloatArray, q: int, state: State) -> float:
     """Largest difference between the residual and c - G_:A v, relative to the largest |c|."""
-    fresh = c.copy()
+    fresh = np.empty(c.size)
+    copy_floats(fresh, c)
     for b in range(q):
         row, weight = gram[state.active[b]], state.weights[b]
         for i in range(fresh.size):
@@ -246,6 +284,6 @@ def grow(
         if counts[group] == group_cap:
             for j in range(group * group_size, min((group + 1) * group_size, c.size)):
                 state.barred[j] = BARRED
-    state.barred[:] = 0.0  # from here on only members are barred, not the rest of a full group
+    fill(state.barred, 0.0)  # from here on only members are barred, not the rest of a full group
     for b in range(size):
         state.barred[state.active[b]] = BARRED

@@ -23,7 +23,7 @@ from annealsubnet.solvers.select_refit_problem import (
     seeds_of,
     to_regression,
 )
-from annealsubnet.solvers.select_refit_units_anneal import anneal, copy_of, descend, grow, move_to, refresh, scale_of
+from annealsubnet.solvers.select_refit_units_anneal import anneal, descend, grow, move_to, scale_of
 
 _TIE = 1e-11  # of the explained part: an improvement smaller than this is rounding
 
@@ -139,6 +139,24 @@ def _base(regression: Regression, units: IntArray) -> Tableau:
     return Tableau(np.ascontiguousarray(gram), np.ascontiguousarray(outer), offsets.astype(np.int64), inside)
 
 
+def _swept(base: Tableau, inside: BoolArray) -> Tableau:
+    """The tableau that keeps the units of `inside`, from `base`, which keeps none."""
+    stays = np.repeat(inside, np.diff(base.offsets))
+    if not stays.any():
+        return Tableau(base.swept.copy(), base.outer.copy(), base.offsets, inside.copy())
+    inverse = inverse_of(base.swept[np.ix_(stays, stays)])
+    slopes = inverse @ base.swept[stays]
+    swept = base.swept - base.swept[:, stays] @ slopes
+    swept[stays] = slopes
+    swept[:, stays] = slopes.T
+    swept[np.ix_(stays, stays)] = -inverse
+    basis = np.diag(np.where(stays, 0.0, 1.0))  # Y = basis B
+    basis[:, stays] -= slopes.T
+    basis[np.ix_(stays, stays)] = inverse
+    outer = basis @ base.outer @ basis.T
+    return Tableau(np.ascontiguousarray(swept), np.ascontiguousarray(0.5 * (outer + outer.T)), base.offsets, inside.copy())
+
+
 def _start(
     base: Tableau,
     num_kept: int,
@@ -155,18 +173,15 @@ def _start(
             raise ValueError(
                 f"start is {given.dtype} {given.shape} with {given.sum()} kept; give bool {base.inside.shape} with {num_kept}."
             )
-        tableaus.append(copy_of(base))
-        move_to(given, tableaus[0])
+        tableaus.append(_swept(base, given))
     elif start not in ("auto", "forward", "backward"):
         raise ValueError(f'start is {start!r}; choose "auto", "forward", "backward" or a boolean array [unit].')
     if isinstance(start, str) and start != "backward":
-        tableaus.append(copy_of(base))
+        tableaus.append(_swept(base, base.inside))
         grow(num_kept, tableaus[-1])
     if isinstance(start, str) and start != "forward":
-        tableaus.append(copy_of(base))
-        move_to(~base.inside, tableaus[-1])
+        tableaus.append(_swept(base, ~base.inside))
         grow(num_kept, tableaus[-1])
-        refresh(base, tableaus[-1])
     for tableau in tableaus:
         descend(base, limit, tolerance, tableau, counters)
     return max(tableaus, key=lambda tableau: _explained(base, tableau.inside))
@@ -201,12 +216,13 @@ def _solve(
 
     def run(lo: int, hi: int) -> None:
         for read in range(lo, hi):
-            tableau, found = copy_of(first), first.inside.copy()
-            anneal(base, seeds[read], temperatures * scale, limit, tolerance, tableau, found, counters[read])
+            tableau = Tableau(first.swept.copy(), first.outer.copy(), first.offsets, first.inside.copy())
+            found = first.inside.copy()
+            anneal(base, seeds[read], temperatures, scale, limit, tolerance, tableau, found, counters[read])
             descend(base, limit, tolerance, tableau, counters[read])
             results[2 * read] = tableau.inside.copy()
-            move_to(found, tableau)
-            descend(base, limit, tolerance, tableau, counters[read])
+            if move_to(found, tableau):
+                descend(base, limit, tolerance, tableau, counters[read])
             results[2 * read + 1] = tableau.inside
 
     in_threads(run, num_reads, num_threads)

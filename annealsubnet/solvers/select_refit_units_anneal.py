@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from annealsubnet.solvers.select_refit_blocks import Tableau, draw, own_value, pivot, price
-from annealsubnet.solvers.select_refit_kernels import next_uniform
+from annealsubnet.solvers.select_refit_kernels import copy_floats, median_of, next_uniform
 from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
 
 _REFRESH = 32  # exchanges between two measurements of the drift
@@ -21,17 +21,34 @@ def new_scratch(offsets: IntArray) -> FloatArray:
 
 
 @njit(cache=True, nogil=True)
-def copy_of(tableau: Tableau) -> Tableau:
-    """A tableau of its own."""
-    return Tableau(tableau.swept.copy(), tableau.outer.copy(), tableau.offsets, tableau.inside.copy())
+def count_of(inside: BoolArray) -> int:
+    """How many are kept."""
+    count = 0
+    for u in range(inside.size):
+        count += inside[u]
+    return count
 
 
 @njit(cache=True, nogil=True)
-def move_to(inside: BoolArray, tableau: Tableau) -> None:
-    """Pivot until exactly the units of `inside` are kept."""
-    different = np.flatnonzero(inside != tableau.inside)
-    if different.size:
-        pivot(different, tableau)
+def _largest(score: FloatArray) -> int:
+    """Where the score is largest."""
+    chosen = 0
+    for v in range(score.size):
+        if score[v] > score[chosen]:
+            chosen = v
+    return chosen
+
+
+@njit(cache=True, nogil=True)
+def move_to(inside: BoolArray, tableau: Tableau) -> bool:
+    """Pivot until exactly the units of `inside` are kept; False where they were already."""
+    one, moved = np.empty(1, np.int64), False
+    for u in range(inside.size):
+        if inside[u] != tableau.inside[u]:
+            one[0] = u
+            pivot(one, tableau)
+            moved = True
+    return moved
 
 
 @njit(cache=True, nogil=True)
@@ -39,7 +56,7 @@ def grow(size: int, tableau: Tableau) -> float:
     """Add the unit worth most, or remove the one worth least, until `size` are kept; the change of the explained part."""
     scratch = new_scratch(tableau.offsets)
     one = np.empty(1, np.int64)
-    kept = int(np.sum(tableau.inside))
+    kept = count_of(tableau.inside)
     total = 0.0
     while kept != size:
         adds = kept < size
@@ -79,7 +96,10 @@ def _drift(gram: FloatArray, tableau: Tableau) -> float:
     for n in range(count):
         x[inputs[n]] = 1.0 - 2.0 * (n % 2)
     for n in range(count):
-        y[inputs[n]] = np.dot(gram[inputs[n]], x)
+        row, total = gram[inputs[n]], 0.0
+        for i in range(x.size):
+            total += row[i] * x[i]
+        y[inputs[n]] = total
     worst = 0.0
     for n in range(count):
         i = inputs[n]
@@ -93,10 +113,13 @@ def _drift(gram: FloatArray, tableau: Tableau) -> float:
 @njit(cache=True, nogil=True)
 def refresh(base: Tableau, tableau: Tableau) -> None:
     """Recompute the tableau from `base`, which keeps nothing."""
-    inside = tableau.inside.copy()
-    tableau.swept[:] = base.swept
-    tableau.outer[:] = base.outer
-    tableau.inside[:] = False
+    inside = np.empty(base.inside.size, np.bool_)
+    for u in range(inside.size):
+        inside[u] = tableau.inside[u]
+        tableau.inside[u] = False
+    for i in range(base.swept.shape[0]):
+        copy_floats(tableau.swept[i], base.swept[i])
+        copy_floats(tableau.outer[i], base.outer[i])
     move_to(inside, tableau)
 
 
@@ -117,21 +140,22 @@ def descend(base: Tableau, limit: int, tolerance: float, tableau: Tableau, count
     """Exchanges at temperature zero until no visit finds a better one; the fall of the error."""
     inside = tableau.inside
     scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
-    fewer = 2 * np.sum(inside) <= inside.size
+    fewer = 2 * count_of(inside) <= inside.size
     _worths(tableau, limit, scratch, worth)
-    total, since, u = 0.0, 0, 0
+    total, since, step = 0.0, 0, 0
     while since < inside.size:
+        u = step % inside.size
         if inside[u] == fewer:
             stay, priced = price(u, limit, tableau, worth, score, scratch)
             counters[0] += priced
-            v = int(np.argmax(score))
+            v = _largest(score)
             if priced > 0 and score[v] > stay + tolerance:
                 total += score[v] - stay
                 _exchange(u, v, base, tableau, counters)
                 _worths(tableau, limit, scratch, worth)
                 since = 0
         since += 1
-        u = (u + 1) % inside.size
+        step += 1
     return total
 
 
@@ -140,18 +164,18 @@ def scale_of(limit: int, tableau: Tableau) -> float:
     """Median over the visited units of what their best exchange would cost, at a local optimum."""
     inside = tableau.inside
     scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
-    fewer = 2 * np.sum(inside) <= inside.size
+    fewer = 2 * count_of(inside) <= inside.size
     _worths(tableau, limit, scratch, worth)
     costs = np.zeros(inside.size)
     count = 0
     for u in range(inside.size):
         if inside[u] == fewer:
             stay, _ = price(u, limit, tableau, worth, score, scratch)
-            cost = stay - np.max(score)
+            cost = stay - score[_largest(score)]
             if cost < 1e290:
                 costs[count] = max(cost, 0.0)
                 count += 1
-    return np.median(costs[:count]) if count else 0.0
+    return median_of(costs, count) if count else 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -159,6 +183,7 @@ def anneal(
     base: Tableau,
     seed: int,
     temperatures: FloatArray,
+    scale: float,
     limit: int,
     tolerance: float,
     tableau: Tableau,
@@ -170,21 +195,24 @@ def anneal(
     scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
     random = np.empty(1, np.uint64)
     random[0] = seed
-    kept = int(np.sum(inside))
-    fewer = 2 * kept <= inside.size
-    visited = np.flatnonzero(inside == fewer)
-    found[:] = inside
+    fewer = 2 * count_of(inside) <= inside.size
+    visited, count = np.empty(inside.size, np.int64), 0
+    for u in range(inside.size):
+        found[u] = inside[u]
+        if inside[u] == fewer:
+            visited[count] = u
+            count += 1
     _worths(tableau, limit, scratch, worth)
     now, best = 0.0, 0.0
     for t in range(temperatures.size):
-        for _ in range(visited.size):
-            n = int(next_uniform(random) * visited.size)
+        for _ in range(count):
+            n = int(next_uniform(random) * count)
             u = visited[n]
             stay, priced = price(u, limit, tableau, worth, score, scratch)
             counters[0] += priced
             if priced == 0:
                 continue
-            v = draw(score, stay, temperatures[t], next_uniform(random))
+            v = draw(score, stay, scale * temperatures[t], next_uniform(random))
             if v < 0:
                 continue
             now += score[v] - stay
@@ -193,5 +221,6 @@ def anneal(
             visited[n] = v
             if now > best + tolerance:
                 best = now
-                found[:] = inside
+                for w in range(inside.size):
+                    found[w] = inside[w]
     return best
