@@ -1,0 +1,138 @@
+"""How fast and how good the annealer is, against dwave-samplers and openjij, in turns in one run, one thread each.
+
+    python benchmarks/annealer.py [--quick] [--out FOLDER] [--sections speed target cardinality many threads]
+
+- speed: spin updates a second with the same schedule for all; medians of processor seconds over turns; mean energies beside them.
+- target: time to target with 99 % confidence on local problems, the best over schedules for each side.
+- cardinality: exact-count problems against squared penalties over a sweep of strengths.
+- many: thousands of problems in one call, and what a call costs beyond the annealing.
+- threads: the same reads on one thread and on two.
+
+The control is temperature zero: descent by the same moves for the same time. Compilation is left out of every timing and
+reported beside it. Rows go to `results.csv`, the configuration, versions and machine to `config.json`, the figure is
+drawn from them.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+from annealer_comparisons import SECTIONS
+
+import annealsubnet
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    packages = ["annealsubnet", "numpy", "numba", "dimod", "dwave-samplers", "openjij"]
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except Exception:
+            versions[package] = None
+    return {"processor": model, "processors": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+
+
+def compilation() -> list[dict[str, Any]]:
+    """Seconds of the first call in a process without, and then with, the kernels in the cache."""
+    code = (
+        "import time, dimod, tempfile, annealsubnet as asn; asn.Annealer\n"
+        "import numba, scipy.sparse\n"
+        "bqm = dimod.BinaryQuadraticModel({0: 1.0, 1: -1.0}, {(0, 1): 0.5}, 0.0, 'BINARY')\n"
+        "start = time.perf_counter(); asn.Annealer().sample(bqm, seed=0); print(time.perf_counter() - start)"
+    )
+    import tempfile
+
+    rows = []
+    with tempfile.TemporaryDirectory() as cache:
+        paths = os.pathsep.join([str(Path(annealsubnet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": paths}
+        for name in ("first call, compiling", "first call, from the cache"):
+            command = [sys.executable, "-c", code]
+            seconds = float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+            rows.append({"section": "compilation", "problem": "2 variables", "sampler": name, "seconds": seconds})
+    return rows
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """All rows in one table."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def draw(path: Path, figure: Path) -> None:
+    """The figure, from the table alone."""
+    import matplotlib.pyplot as plt
+
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")[1]
+    speed = [row for row in rows if row["section"] == "speed" and row["updates_a_second"]]
+    problems = list(dict.fromkeys(row["problem"] for row in speed))
+    samplers = list(dict.fromkeys(row["sampler"] for row in speed if row["sampler"] != "temperature zero"))
+    for offset, sampler in enumerate(samplers):
+        rates = {row["problem"]: float(row["updates_a_second"]) / 1e6 for row in speed if row["sampler"] == sampler}
+        positions = [problems.index(name) + offset * 0.8 / len(samplers) for name in rates]
+        axes[0].bar(positions, list(rates.values()), 0.75 / len(samplers), label=sampler)
+    axes[0].set(ylabel="spin updates a second (millions)", yscale="log", title="Same schedule, one thread")
+    axes[0].set_xticks(range(len(problems)), problems, rotation=20)
+    axes[0].legend()
+    target = [row for row in rows if row["section"] == "target"]
+    for sampler in dict.fromkeys(row["sampler"] for row in target):
+        seconds = np.sort([float(row["seconds"]) for row in target if row["sampler"] == sampler])
+        axes[1].plot(seconds * 1e3, np.linspace(0, 1, len(seconds)), label=sampler)
+    axes[1].set(xscale="log", xlabel="time to target, 99 % (ms)", ylabel="share of problems", title="Local problems")
+    axes[1].legend()
+    plt.gcf().savefig(figure, dpi=150)
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, under a minute")
+    parser.add_argument("--out", type=Path, default=Path("out/annealer"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    chosen = parser.parse_args(None if arguments is None else list(arguments))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    start = time.perf_counter()
+    sections: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = [
+        (name, lambda name=name: SECTIONS[name](quick=chosen.quick, seed=chosen.seed)) for name in chosen.sections
+    ]
+    if not chosen.quick:
+        sections.append(("compilation", compilation))
+    for name, section in sections:
+        new = section()
+        rows += new
+        write_rows(rows, chosen.out / "results.csv")
+        for row in new:
+            if row.get("summary"):
+                print(f"{name}: {row['summary']}", flush=True)
+    config = {"quick": chosen.quick, "seed": chosen.seed, "seconds": time.perf_counter() - start, **machine()}
+    (chosen.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    draw(chosen.out / "results.csv", chosen.out / "annealer.png")
+    print(f"{len(rows)} rows, {config['seconds']:.0f} s: {chosen.out}")
+
+
+if __name__ == "__main__":
+    main()
