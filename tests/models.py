@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import flax.linen as nn
@@ -12,11 +12,11 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import unflatten_dict
 
-from annealsubnet.networks import Model, from_function, from_linen
-from annealsubnet.trees import flatten
+from annealsubnet.networks import Model, Network, as_network, from_function, from_linen
+from annealsubnet.trees import flatten, map_leaves
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """One network in three forms, and inputs for it."""
 
@@ -24,6 +24,21 @@ class Example:
     linen: Model
     function: Model
     inputs: np.ndarray
+
+    @cached_property
+    def outputs(self) -> np.ndarray:
+        """The network's own outputs, by its own NNX module."""
+        return np.asarray(nnx.jit(lambda model, x: model(x))(self.nnx, self.inputs))
+
+    @cache  # noqa: B019 - as long as the tests run
+    def network(self, form: str = "nnx") -> Network:
+        return as_network(self.forms[form], self.inputs)
+
+    @cache  # noqa: B019 - as long as the tests run
+    def recorded(self, form: str = "nnx") -> tuple[Any, dict[str, Any]]:
+        """The outputs, and what passes each layer, of a run at the taps."""
+        network = self.network(form)
+        return jax.jit(lambda params, x: network.run(params, x, record=network.layers))(network.params, self.inputs)
 
     @property
     def forms(self) -> dict[str, Any]:
@@ -34,26 +49,31 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten_dict({tuple(path.split("/")): leaf for path, leaf in flat.items()})
 
 
-def randomize(model: nnx.Module, seed: int = 0) -> nnx.Module:
-    """Random biases, scales and BatchNorm statistics in place of the zeros and ones they start as."""
+def build(kind: Callable[[nnx.Rngs], nnx.Module], seed: int = 0) -> nnx.Module:
+    """A model in evaluation mode with random weights, biases, scales and statistics, without compiling its initializers."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: kind(nnx.Rngs(0))))
     generator = np.random.default_rng(seed)
-    for _, value in nnx.iter_graph(model):
-        if isinstance(value, nnx.BatchStat):
-            value[...] = jnp.asarray(generator.uniform(0.3, 1.5, value[...].shape), jnp.float32)
-        elif isinstance(value, nnx.Param) and (value[...].ndim == 1 or "bias" in str(getattr(value, "name", ""))):
-            value[...] = jnp.asarray(generator.normal(size=value[...].shape), jnp.float32)
+
+    def fill(path: str, leaf: Any) -> jax.Array:
+        fan_in = np.prod(leaf.shape[:-1]) if path.endswith("kernel") else 1
+        values = generator.normal(size=leaf.shape) / np.sqrt(fan_in)
+        return jnp.asarray(np.abs(values) + 0.2 if path.endswith("var") else values, leaf.dtype)
+
+    model = nnx.merge(graph, map_leaves(fill, state))
     model.eval()
     return model
 
 
-def example(model: nnx.Module, module: nn.Module, apply: Callable[..., Any], shape: tuple[int, ...], **options: Any) -> Example:
+def example(
+    kind: Callable[[nnx.Rngs], nnx.Module], module: nn.Module, apply: Callable[..., Any], shape: tuple[int, ...]
+) -> Example:
     """The three forms with the NNX model's weights; `apply(stats, params, inputs, tap)`."""
-    randomize(model)
+    model = build(kind)
     params = flatten(nnx.state(model, nnx.Param))
     stats = flatten(nnx.state(model, nnx.BatchStat))
     variables = {"params": unflatten(params)} | ({"batch_stats": unflatten(stats)} if stats else {})
     inputs = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    linen = from_linen(module, variables, example=inputs, **options)
+    linen = from_linen(module, variables, example=inputs)
     function = from_function(lambda tree, x, tap: apply(stats, tree, x, tap), unflatten(params), example=inputs)
     return Example(model, linen, function, inputs)
 
@@ -84,7 +104,7 @@ def mlp(activations: tuple[Any, Any] = (jax.nn.relu, jnp.tanh)) -> Example:
     def apply(_stats, _params, x, tap):
         return tap.dense("out", second(tap.dense("fc2", first(tap.dense("fc1", x)))))
 
-    return example(NnxMlp(activations, nnx.Rngs(0)), LinenMlp(activations), apply, (5, 6))
+    return example(lambda rngs: NnxMlp(activations, rngs), LinenMlp(activations), apply, (5, 6))
 
 
 def normed(tap, stats, name, x):
@@ -124,7 +144,7 @@ def cnn() -> Example:
         x = jax.nn.relu(tap.conv("conv2", x, strides=2, padding="VALID"))
         return tap.dense("out", x.reshape(x.shape[0], -1))
 
-    return example(NnxCnn(nnx.Rngs(0)), LinenCnn(), apply, (5, 8, 8, 2))
+    return example(NnxCnn, LinenCnn(), apply, (5, 8, 8, 2))
 
 
 class NnxBlock(nnx.Module):
@@ -186,7 +206,7 @@ def residual() -> Example:
         x = block(stats, tap, "first", jax.nn.relu(tap.conv("stem", x)), 1, False)
         return tap.dense("out", block(stats, tap, "second", x, 2, True).mean(axis=(1, 2)))
 
-    return example(NnxResidual(nnx.Rngs(0)), LinenResidual(), apply, (5, 6, 6, 2))
+    return example(NnxResidual, LinenResidual(), apply, (5, 6, 6, 2))
 
 
 class NnxSeparable(nnx.Module):
@@ -216,7 +236,7 @@ def separable() -> Example:
         x = jax.nn.relu(tap.conv("pointwise", jax.nn.relu(normed(tap, stats, "bn", x))))
         return tap.dense("out", x.mean(axis=(1, 2)))
 
-    return example(NnxSeparable(nnx.Rngs(0)), LinenSeparable(), apply, (5, 6, 6, 2))
+    return example(NnxSeparable, LinenSeparable(), apply, (5, 6, 6, 2))
 
 
 class NnxTransformer(nnx.Module):
@@ -259,7 +279,7 @@ def transformer() -> Example:
         x = x + tap.dense("down", jax.nn.gelu(tap.dense("up", norm(params["norm2"], x))))
         return tap.dense("out", x.mean(axis=1))
 
-    return example(NnxTransformer(nnx.Rngs(0)), LinenTransformer(), apply, (5, 4, 5))
+    return example(NnxTransformer, LinenTransformer(), apply, (5, 4, 5))
 
 
 EXAMPLES: dict[str, Callable[[], Example]] = {

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.model import Model, Params, arrays
 from annealsubnet.networks.taps import Tap
-from annealsubnet.trees import flatten, replace_leaves
+from annealsubnet.trees import replace_leaves
 
 
 def from_function(apply: Callable[[Any, Any, Tap], jax.Array], params: Any, *, example: Any = None) -> Model:
@@ -27,8 +27,8 @@ def from_function(apply: Callable[[Any, Any, Tap], jax.Array], params: Any, *, e
     def merge(values: Params) -> Any:
         return replace_leaves(params, values)
 
-    def call(values: Params, inputs: Any) -> jax.Array:
+    def call(values: Params, inputs: Any) -> Any:
         tree = merge(values)
         return apply(tree, jnp.asarray(inputs), Tap(tree))
 
-    return Model("function", flatten(params), call, merge, apply, example)
+    return Model("function", arrays(params), call, merge, apply, example)

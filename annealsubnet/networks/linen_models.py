@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from annealsubnet.networks.layer import Layer, Norm, Normalization, Window
-from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.model import Model, Params, arrays
 from annealsubnet.networks.taps import tap_in, tap_out
 from annealsubnet.networks.windows import canonical_padding, per_axis
-from annealsubnet.trees import flatten, replace_leaves
+from annealsubnet.trees import replace_leaves
 
 
 def from_linen(module: nn.Module, variables: Mapping[str, Any], *, example: Any = None, **options: Any) -> Model:
@@ -37,12 +36,11 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *, example: Any 
     def merge(values: Params) -> dict[str, Any]:
         return {**variables, "params": replace_leaves(variables["params"], values)}
 
-    def call(values: Params, inputs: Any) -> jax.Array:
+    def call(values: Params, inputs: Any) -> Any:
         with nn.intercept_methods(_tap):
-            outputs: Any = module.apply(merge(values), inputs, **options)
-        return outputs
+            return module.apply(merge(values), inputs, **options)
 
-    return Model("linen", flatten(variables["params"]), call, merge, (module, variables, options), example)
+    return Model("linen", arrays(variables["params"]), call, merge, (module, variables, options), example)
 
 
 def _tap(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from annealsubnet.trees import flatten
 
@@ -44,7 +45,7 @@ class Model:
         """
         params = parameters_of(trained)
         if set(self.params) - set(params) and isinstance(trained, Mapping) and "params" in trained:
-            params = flatten(trained["params"])
+            params = arrays(trained["params"])
         found = {path: params[path].shape for path in self.params if path in params}
         wanted = {path: value.shape for path, value in self.params.items()}
         if found != wanted:
@@ -60,8 +61,13 @@ class Model:
         return f"Model(form={self.form!r}, {len(self.params)} parameter arrays, {size:,} values)"
 
 
+def arrays(tree: Any) -> dict[str, jax.Array]:
+    """Every leaf of a parameter tree by its path, as a JAX array (checkpoints hold NumPy's)."""
+    return {path: jnp.asarray(leaf) for path, leaf in flatten(tree).items()}
+
+
 def parameters_of(tree: Any) -> dict[str, jax.Array]:
     """The flat parameters of an `nnx.Module` or of a plain tree."""
     from flax import nnx
 
-    return flatten(nnx.state(tree, nnx.Param) if isinstance(tree, nnx.Module) else tree)
+    return arrays(nnx.state(tree, nnx.Param) if isinstance(tree, nnx.Module) else tree)

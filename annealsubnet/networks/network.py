@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.errors import FlaxError
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from annealsubnet.networks.jaxprs import bind, layers_in, subprogram
@@ -147,7 +148,7 @@ def _trace(model: Model, params: Params, inputs: Any) -> ClosedJaxpr:
     shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in (*(params[path] for path in paths), inputs)]
     try:
         return jax.make_jaxpr(flat)(*shapes)
-    except (TypeError, AssertionError) as error:
+    except (TypeError, AssertionError, FlaxError) as error:
         raise ValueError(f"The model does not accept inputs of shape {inputs.shape}, {inputs.dtype}: {error}") from error
 
 

@@ -3,14 +3,13 @@
 from functools import cache
 from typing import Any
 
-import jax
 from flax import nnx
 
 from annealsubnet.networks.layer import Layer, Norm, Normalization, Window
-from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.model import Model, Params, arrays
 from annealsubnet.networks.taps import tap_in, tap_out
 from annealsubnet.networks.windows import canonical_padding, per_axis
-from annealsubnet.trees import flatten, replace_leaves
+from annealsubnet.trees import replace_leaves
 
 # NNX has no hooks. A tapped copy lives for one trace only, so its instances may carry the name that their class needs.
 _NAME = "_annealsubnet_name"
@@ -34,7 +33,7 @@ def from_nnx(model: nnx.Module, *, example: Any = None) -> Model:
     def merge(values: Params) -> nnx.Module:
         return nnx.merge(graph, replace_leaves(params, values), rest, copy=True)
 
-    def call(values: Params, inputs: Any) -> jax.Array:
+    def call(values: Params, inputs: Any) -> Any:
         copy = merge(values)
         for path, module in nnx.iter_modules(copy):
             tapped = _tapped_class(type(module))
@@ -43,7 +42,7 @@ def from_nnx(model: nnx.Module, *, example: Any = None) -> Model:
                 object.__setattr__(module, "__class__", tapped)
         return copy(inputs)
 
-    return Model("nnx", flatten(params), call, merge, model, example)
+    return Model("nnx", arrays(params), call, merge, model, example)
 
 
 @cache
