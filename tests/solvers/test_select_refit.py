@@ -1,0 +1,286 @@
+"""Laws of select-and-refit: exact error, exact counts, the optimum of small problems, and invariances."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from annealsubnet.solvers.select_refit import error_curves, select_inputs, select_units
+
+SUBSETS = np.array(list(combinations(range(20), 6)))
+
+
+def regression(seed, inputs=20, columns=1, examples=60):
+    """A second moment, right-hand sides and energies: every other one with strongly correlated inputs."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(examples, inputs))
+    a = a @ rng.normal(size=(inputs, inputs)) if seed % 2 else a + 1.5 * rng.normal(size=(examples, 1))
+    w = rng.normal(size=(inputs, columns))
+    gram = a.T @ a / examples
+    return gram, gram @ w, np.einsum("ij,ij->j", w, gram @ w)
+
+
+def error_of(gram, targets, energy, kept):
+    """Summed error of all columns on the inputs `kept`, by its definition."""
+    s = np.flatnonzero(kept)
+    b = targets[s]
+    return float(np.sum(energy) - np.sum(b * np.linalg.solve(gram[np.ix_(s, s)], b))) if s.size else float(np.sum(energy))
+
+
+def best_of_all(gram, targets, energy, subsets):
+    """The least error over rows of `subsets`."""
+    b = targets[subsets]
+    solved = np.linalg.solve(gram[subsets[:, :, None], subsets[:, None, :]], b)
+    return float(np.sum(energy) - np.einsum("sij,sij->s", b, solved).max())
+
+
+def test_small_problems_reach_the_optimum():
+    excess = []
+    for seed in range(100):
+        gram, b, t = regression(seed)
+        found = select_inputs(gram, b, t, 6, seed=seed, num_reads=8, num_sweeps=100, ridge=0.0)
+        excess.append(found.error[0] / best_of_all(gram, b, t, SUBSETS) - 1)
+    assert np.mean(np.array(excess) < 1e-7) >= 0.99
+
+
+@pytest.mark.parametrize("num_kept", [6, 14])
+def test_error_is_that_of_a_direct_solve(num_kept):
+    gram, b, t = regression(0, inputs=60, columns=5, examples=200)
+    sizes = np.full(5, num_kept * 3)
+    found = select_inputs(gram, b, t, sizes, seed=0, ridge=0.0)
+    for n in range(5):
+        direct = error_of(gram, b[:, n : n + 1], t[n], found.kept[:, n])
+        assert found.error[n] == pytest.approx(direct, rel=1e-8, abs=1e-10 * t[n])
+        s = np.flatnonzero(found.kept[:, n])
+        np.testing.assert_allclose(found.coefficients[s, n], np.linalg.solve(gram[np.ix_(s, s)], b[s, n]), rtol=1e-6)
+    assert not found.coefficients[~found.kept].any()
+
+
+def test_counts_are_exact_for_every_column():
+    gram, b, t = regression(2, inputs=24, columns=25)
+    found = select_inputs(gram, b, t, np.arange(25), seed=0)
+    assert found.kept.sum(axis=0).tolist() == list(range(25))
+    assert found.error[0] == t[0]
+
+
+@pytest.mark.parametrize("num_kept", [5, 20])
+def test_the_number_of_threads_does_not_matter(num_kept):
+    gram, b, t = regression(1, inputs=25, columns=9)
+    one = select_inputs(gram, b, t, num_kept, seed=7, num_reads=2, num_threads=1)
+    two = select_inputs(gram, b, t, num_kept, seed=7, num_reads=2, num_threads=2)
+    np.testing.assert_array_equal(one.kept, two.kept)
+    one_unit = select_units(gram, b, t, num_kept, seed=7, num_reads=4, num_threads=1)
+    two_unit = select_units(gram, b, t, num_kept, seed=7, num_reads=4, num_threads=2)
+    np.testing.assert_array_equal(one_unit.kept, two_unit.kept)
+
+
+def test_a_column_is_solved_alike_alone_and_among_others():
+    gram, b, t = regression(0, inputs=25, columns=6)
+    together = select_inputs(gram, b, t, 6, seed=0)
+    first = select_inputs(gram, b[:, :1], t[:1], 6, seed=0)
+    np.testing.assert_array_equal(together.kept[:, :1], first.kept)
+
+
+@pytest.mark.parametrize("temperature", ["annealed", "zero"])
+def test_scaling_changes_nothing(temperature):
+    gram, b, t = regression(0, columns=4)
+    found = select_inputs(gram, b, t, 6, seed=0, temperature=temperature)
+    scaled = select_inputs(4.0 * gram, 4.0**10 * b, 4.0**19 * t, 6, seed=0, temperature=temperature)
+    np.testing.assert_array_equal(found.kept, scaled.kept)
+    np.testing.assert_allclose(scaled.error, 4.0**19 * found.error, rtol=1e-9)
+
+
+def test_permuting_inputs_permutes_the_answer():
+    gram, b, t = regression(0, columns=4)
+    order = np.random.default_rng(0).permutation(20)
+    found = select_inputs(gram, b, t, 6, seed=0, num_reads=8, num_sweeps=100)
+    permuted = select_inputs(gram[np.ix_(order, order)], b[order], t, 6, seed=0, num_reads=8, num_sweeps=100)
+    np.testing.assert_array_equal(permuted.kept, found.kept[order])
+
+
+def test_both_sides_agree():
+    """The complement (more than half kept) reaches what enumeration of the kept set says is best."""
+    subsets = np.array(list(combinations(range(14), 10)))
+    for seed in range(10):
+        gram, b, t = regression(seed, inputs=14)
+        found = select_inputs(gram, b, t, 10, seed=0, num_reads=8, num_sweeps=100, ridge=0.0)
+        assert found.error[0] == pytest.approx(best_of_all(gram, b, t, subsets), rel=1e-6)
+
+
+@pytest.mark.parametrize("start", ["forward", "backward", "given"])
+@pytest.mark.parametrize("num_kept", [8, 30])
+def test_never_worse_than_its_start(start, num_kept):
+    gram, b, t = regression(1, inputs=40, columns=6, examples=80)
+    if start == "given":
+        support = np.zeros((40, 6), dtype=bool)
+        support[:num_kept] = True
+        options = {"start": support}
+        before = np.array([error_of(gram, b[:, [n]], t[n], support[:, n]) for n in range(6)])
+    else:
+        options = {"start": start}
+        before = error_curves(gram, b, t, method=start, ridge=1e-9).error[num_kept]
+    zero = select_inputs(gram, b, t, num_kept, seed=0, temperature="zero", ridge=1e-9, **options)
+    annealed = select_inputs(gram, b, t, num_kept, seed=0, ridge=1e-9, **options)
+    assert (zero.error <= before * (1 + 1e-6)).all()
+    assert (annealed.error <= zero.error * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "4:8", "1:4", "3:4"])
+def test_patterns_are_respected(pattern):
+    stay, size = map(int, pattern.split(":"))
+    gram, b, t = regression(0, inputs=32, columns=7)
+    found = select_inputs(gram, b, t, pattern=pattern, seed=0)
+    assert (found.kept.reshape(-1, size, 7).sum(axis=1) == stay).all()
+    for start in ("forward", "backward"):
+        zero = select_inputs(gram, b, t, pattern=pattern, seed=0, start=start, temperature="zero")
+        assert (zero.kept.reshape(-1, size, 7).sum(axis=1) == stay).all()
+    magnitude = np.zeros((32, 7), dtype=bool).reshape(-1, size, 7)
+    magnitude[:, :stay] = True
+    started = select_inputs(gram, b, t, pattern=pattern, seed=0, start=magnitude.reshape(32, 7))
+    assert (started.kept.reshape(-1, size, 7).sum(axis=1) == stay).all()
+
+
+def test_pattern_reaches_the_optimum():
+    choices = [c for c in combinations(range(12), 6) if all(sum(i // 4 == g for i in c) == 2 for g in range(3))]
+    for seed in range(10):
+        gram, b, t = regression(seed, inputs=12)
+        found = select_inputs(gram, b, t, pattern="2:4", seed=0, num_reads=8, num_sweeps=100, ridge=0.0)
+        assert found.error[0] == pytest.approx(best_of_all(gram, b, t, np.array(choices)), rel=1e-6)
+
+
+@pytest.mark.parametrize("num_kept", [0, 3, 30, 37, 40])
+def test_singular_moments_give_a_stable_answer(num_kept):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(25, 40))  # fewer examples than inputs
+    a[:, 30:34] = 0.0  # dead
+    a[:, 34] = a[:, 35]  # twins
+    w = rng.normal(size=(40, 3))
+    gram = a.T @ a / 25
+    b, t = gram @ w, np.einsum("ij,ij->j", w, gram @ w)
+    found = select_inputs(gram, b, t, num_kept, seed=0)
+    assert np.isfinite(found.coefficients).all()
+    assert (found.kept.sum(axis=0) == num_kept).all()
+    assert ((found.error >= 0) & (found.error <= t)).all()
+    if num_kept >= 30:
+        assert (found.error < 1e-3 * t).all()
+    units = select_units(gram, b, t, num_kept, seed=0)
+    assert units.kept.sum() == num_kept
+    assert units.error.sum() <= t.sum()
+
+
+@pytest.mark.parametrize("num_kept", [2, 4, 7])
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_units_reach_the_optimum(block, num_kept):
+    for seed in range(6):
+        always = 2
+        gram, b, t = regression(seed, inputs=9 * block + always, columns=4)
+        units = np.random.default_rng(seed).permutation(np.r_[np.repeat(np.arange(9), block), [-1] * always])
+        found = select_units(gram, b, t, num_kept, seed=0, unit_of_input=units, num_reads=8, ridge=0.0)
+        subsets = np.array([np.flatnonzero(np.isin(units, c) | (units < 0)) for c in combinations(range(9), num_kept)])
+        assert found.kept.sum() == num_kept
+        assert found.error.sum() == pytest.approx(best_of_all(gram, b, t, subsets), rel=1e-7)
+        assert found.error.sum() == pytest.approx(error_of(gram, b, t, np.r_[found.kept, True][units]), rel=1e-7)
+
+
+def test_blocks_of_one_equal_the_plain_form():
+    gram, b, t = regression(0, inputs=30, columns=3)
+    plain = select_units(gram, b, t, 10, seed=0)
+    blocks = select_units(gram, b, t, 10, seed=0, unit_of_input=np.arange(30))
+    np.testing.assert_array_equal(plain.kept, blocks.kept)
+
+
+@pytest.mark.parametrize("num_kept", [6, 14])
+def test_one_column_is_the_same_problem_for_units_and_inputs(num_kept):
+    for seed in range(5):
+        gram, b, t = regression(seed)
+        inputs = select_inputs(gram, b, t, num_kept, seed=0, num_reads=8, num_sweeps=100, ridge=1e-9)
+        units = select_units(gram, b, t, num_kept, seed=0, num_reads=8, num_sweeps=100, ridge=1e-9)
+        assert units.error[0] == pytest.approx(inputs.error[0], rel=1e-6)
+
+
+def test_many_columns_are_what_their_second_moment_says():
+    """e(S) depends on the columns through B B' alone: a rotation of the columns changes nothing."""
+    gram, b, t = regression(0, inputs=20, columns=50)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(50, 50)))[0]
+    found = select_units(gram, b, t, 7, seed=0)
+    rotated = select_units(gram, b @ rotation, np.full(50, t.sum() / 50), 7, seed=0)
+    np.testing.assert_array_equal(found.kept, rotated.kept)
+
+
+@pytest.mark.parametrize("start", ["forward", "backward", "given"])
+def test_units_are_never_worse_than_their_start(start):
+    gram, b, t = regression(1, inputs=60, columns=5, examples=120)
+    units = np.repeat(np.arange(20), 3)
+    given = np.arange(20) < 8
+    start = given if start == "given" else start
+    zero = select_units(gram, b, t, 8, seed=0, unit_of_input=units, start=start, temperature="zero", num_candidates=6)
+    annealed = select_units(gram, b, t, 8, seed=0, unit_of_input=units, start=start, num_candidates=6)
+    assert annealed.error.sum() <= zero.error.sum() * (1 + 1e-9)
+    assert zero.error.sum() <= error_of(gram, b, t, given[units]) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_error_curves_are_those_of_their_supports(method):
+    gram, b, t = regression(0, columns=3)
+    curves = error_curves(gram, b, t, method=method, ridge=0.0)
+    assert curves.error.shape == (21, 3)
+    for n in range(3):
+        assert sorted(curves.order[:, n]) == list(range(20))
+        for k in range(21):
+            kept = np.isin(np.arange(20), curves.order[:k, n])
+            direct = error_of(gram, b[:, [n]], t[n], kept)
+            assert curves.error[k, n] == pytest.approx(direct, rel=1e-6, abs=1e-9 * t[n])
+    short = error_curves(gram, b, t, method=method, ridge=0.0, max_kept=5)
+    np.testing.assert_allclose(short.error, curves.error[:6])
+
+
+def test_backward_elimination_removes_the_cheapest_input_each_time():
+    gram, b, t = regression(1)
+    order = error_curves(gram, b, t, method="backward", ridge=0.0).order[:, 0]
+    left = np.ones(20, dtype=bool)
+    for removed in order[:0:-1]:
+        costs = {j: error_of(gram, b, t, left & (np.arange(20) != j)) for j in np.flatnonzero(left)}
+        assert costs[removed] == pytest.approx(min(costs.values()), rel=1e-6)
+        left[removed] = False
+
+
+BAD = [
+    ({"gram": np.full((4, 4), np.nan)}, "gram has 16 entries"),
+    ({"gram": np.eye(5)}, "5 inputs"),
+    ({"gram": np.triu(np.ones((4, 4)))}, "not symmetric"),
+    ({"num_kept": 5}, "there are 4 inputs"),
+    ({"num_kept": -1}, "there are 4 inputs"),
+    ({"num_kept": 0.5}, "give an integer"),
+    ({"num_kept": None}, "neither num_kept nor pattern"),
+    ({"num_kept": None, "pattern": "2:3"}, "does not divide 4 inputs"),
+    ({"num_kept": None, "pattern": "4:2"}, 'give "N:M"'),
+    ({"pattern": "2:4"}, "both num_kept and pattern"),
+    ({"start": "sideways"}, "start is 'sideways'"),
+    ({"start": np.ones((4, 1), dtype=bool)}, "as many as num_kept"),
+    ({"temperature": "hot"}, "temperature is 'hot'"),
+    ({"num_reads": 0}, "num_reads"),
+    ({"ridge": -1.0}, "ridge is -1.0"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_refusals_say_what_was_found(change, message):
+    options = {"gram": np.eye(4), "targets": np.ones((4, 1)), "target_energy": [4.0], "num_kept": 2, "seed": 0} | change
+    with pytest.raises(ValueError, match=message):
+        select_inputs(**options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_kept": 9}, "at most 4 units"),
+        ({"unit_of_input": [0, 0, 2, 2]}, "no input to units"),
+        ({"unit_of_input": [0, 0, 1]}, "for each of 4 inputs"),
+        ({"unit_of_input": [-2, 0, 1, 2]}, "units from 0"),
+        ({"start": np.ones(4, dtype=bool)}, "with 2"),
+    ],
+)
+def test_unit_refusals_say_what_was_found(change, message):
+    options = {"gram": np.eye(4), "targets": np.ones((4, 1)), "target_energy": [4.0], "num_kept": 2, "seed": 0} | change
+    with pytest.raises(ValueError, match=message):
+        select_units(**options)
