@@ -2,7 +2,8 @@
 
     python benchmarks/annealer.py [--quick] [--out FOLDER] [--sections speed target cardinality many threads]
 
-- speed: spin updates a second with the same schedule for all; medians of processor seconds over turns; mean energies beside them.
+- speed: spin updates a second with the same schedule for all; medians of processor seconds over turns; mean energies
+  beside them.
 - target: time to target with 99 % confidence on local problems, the best over schedules for each side.
 - cardinality: exact-count problems against squared penalties over a sweep of strengths.
 - many: thousands of problems in one call, and what a call costs beyond the annealing.

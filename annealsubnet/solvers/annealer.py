@@ -69,6 +69,8 @@ class Annealer(dimod.Sampler, dimod.Initialized):
         time_limit: float | None = None,
         interrupt_function: Callable[[], bool] | None = None,
         state: Literal["best", "last"] = "best",
+        num_replicas: int | None = None,
+        presolve: bool = False,
         **unknown: Any,
     ) -> dimod.SampleSet:
         """Anneal a binary quadratic model.
@@ -95,6 +97,9 @@ class Annealer(dimod.Sampler, dimod.Initialized):
             interrupt_function: called every few milliseconds; stops like `time_limit` when it returns true.
             state: "best" for the best state seen in each read, followed by a descent; "last" for its last state,
                 which is a sample of the Boltzmann distribution if the schedule is slow enough.
+            num_replicas: replicas of each read, spread over the beta range and exchanged (parallel tempering), instead
+                of one that is cooled; each makes `num_sweeps` sweeps.
+            presolve: fix variables by roof duality and anneal connected components apart, which keeps an optimum.
             **unknown: refused.
 
         Returns:
@@ -107,7 +112,12 @@ class Annealer(dimod.Sampler, dimod.Initialized):
         """
         refuse_unknown("Annealer", unknown, self._parameters)
         given = locals()
-        return _sample(self, bqm, Options(**{name: given[name] for name in self._parameters}))
+        options = Options(**{name: given[name] for name in self._parameters})
+        if presolve:
+            from annealsubnet.solvers.presolve import sample_presolved
+
+            return sample_presolved(bqm, options, options.drawn_seed, lambda part, chosen: _sample(self, part, chosen))
+        return _sample(self, bqm, options)
 
     def sample_many(
         self,

@@ -11,6 +11,7 @@ from annealsubnet.solvers.options import Options
 from annealsubnet.solvers.reads import anneal_reads
 from annealsubnet.solvers.running import Stops, keys_for, run_reads
 from annealsubnet.solvers.schedules import default_beta_range
+from annealsubnet.solvers.tempering import temper_reads
 from annealsubnet.solvers.vectors import LANES
 
 
@@ -44,7 +45,7 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
     answer[:, compiled.order] = states[used]
     info = {
         "beta_range": (float(betas[0]), float(betas[-1])) if betas.size else None,
-        "kernel": "lanes" if _in_lanes(compiled, len(states)) else "dense" if compiled.is_dense else "sparse",
+        "kernel": "lanes" if _in_lanes(compiled, len(states), options) else "dense" if compiled.is_dense else "sparse",
         "sweeps": int(counts[used, 0].sum()),
         "moves_tried": int(counts[used, 0].sum()) * _moves_a_sweep(groups),
         "moves_accepted": int(counts[used, 1].sum()),
@@ -68,28 +69,32 @@ def _run(
     target += 1e-6 * abs(target) if np.isfinite(target) else 0.0
     keys = keys_for(seed, len(states))
 
-    best, in_lanes = options.state == "best", _in_lanes(compiled, len(states))
+    best, in_lanes = options.state == "best", _in_lanes(compiled, len(states), options)
 
     def kernel(begin: int, end: int, stop: np.ndarray) -> None:
-        model, shared = compiled.model, (temperatures, keys, best, target, stop, states, begin, end, counts)
-        if in_lanes:
-            anneal_reads_in_lanes(model, *shared)
+        model, moves = compiled.model, compiled.moves
+        rest = (keys, best, target, stop, states, begin, end, counts)
+        if options.num_replicas is not None:
+            temper_reads(model, moves, temperatures, options.sweeps, *rest)
+        elif in_lanes:
+            anneal_reads_in_lanes(model, temperatures, *rest)
         else:
-            anneal_reads(model, compiled.moves, *shared)
+            anneal_reads(model, moves, temperatures, *rest)
 
     return run_reads(
         kernel,
         len(states),
         num_threads=options.num_threads,
-        proposals=float(len(states)) * betas.size * energy.size,
+        proposals=float(len(states)) * options.sweeps * (options.num_replicas or 1) * energy.size,
         stops=Stops(options.time_limit, options.interrupt_function),
         multiple=LANES if in_lanes else 1,
     )
 
 
-def _in_lanes(compiled: Compiled, num_reads: int) -> bool:
+def _in_lanes(compiled: Compiled, num_reads: int, options: Options) -> bool:
     """Whether sixteen reads at once are faster than one after the other: sparse, flips only, lanes mostly filled."""
-    return not compiled.is_dense and not compiled.moves[1] and num_reads >= LANES // 4
+    flips_only = not compiled.moves[1] and options.num_replicas is None
+    return not compiled.is_dense and flips_only and num_reads >= LANES // 4
 
 
 def _default_range(energy: Energy, groups: Groups) -> tuple[float, float]:

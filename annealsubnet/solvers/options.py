@@ -43,6 +43,8 @@ class Options:
     time_limit: float | None = None
     interrupt_function: Callable[[], bool] | None = None
     state: Literal["best", "last"] = "best"
+    num_replicas: int | None = None
+    presolve: bool = False
 
     def __post_init__(self) -> None:
         _whole("num_reads", self.num_reads, 1)
@@ -50,6 +52,7 @@ class Options:
         _whole("num_threads", self.num_threads, 1)
         _whole("num_kept", self.num_kept, 0)
         _whole("seed", self.seed, 0)
+        _whole("num_replicas", self.num_replicas, 2)
         if self.state not in ("best", "last"):
             raise ValueError(f'state must be "best" or "last"; it is {self.state!r}.')
         if self.initial_states_generator not in ("none", "tile", "random"):
@@ -66,6 +69,10 @@ class Options:
                 raise ValueError(f"num_sweeps is {self.num_sweeps}, but beta_schedule has {betas.size} sweeps.")
         if self.beta_range is not None:
             checked_range(self.beta_range)
+        if self.num_replicas is not None and self.beta_schedule is not None:
+            raise ValueError("num_replicas takes a beta_range, over which the replicas are spread, not a schedule.")
+        if self.num_replicas is not None and self.beta_range is not None and math.isinf(max(self.beta_range)):
+            raise ValueError("replicas need finite inverse temperatures; beta_range holds an infinite one.")
         if self.time_limit is not None and not self.time_limit >= 0:
             raise ValueError(f"time_limit must be at least 0 seconds; it is {self.time_limit}.")
         if self.target is not None and math.isnan(self.target):
@@ -76,12 +83,19 @@ class Options:
         """The seed given, or one drawn from the system."""
         return secrets.randbits(32) if self.seed is None else int(self.seed)
 
+    @property
+    def sweeps(self) -> int:
+        """Number of sweeps of a read."""
+        if self.beta_schedule is not None:
+            return len(self.beta_schedule)
+        return NUM_SWEEPS if self.num_sweeps is None else int(self.num_sweeps)
+
     def betas(self, default_range: Callable[[], tuple[float, float]]) -> np.ndarray:
-        """The inverse temperature of each sweep."""
+        """The inverse temperature of each sweep, or of each replica."""
         if self.beta_schedule is not None:
             return np.asarray(self.beta_schedule, dtype=np.float64)
-        num_sweeps = NUM_SWEEPS if self.num_sweeps is None else self.num_sweeps
-        return geometric(default_range() if self.beta_range is None else checked_range(self.beta_range), num_sweeps)
+        steps = self.sweeps if self.num_replicas is None else int(self.num_replicas)
+        return geometric(default_range() if self.beta_range is None else checked_range(self.beta_range), steps)
 
 
 def _whole(name: str, value: Any, least: int) -> None:

@@ -19,13 +19,13 @@ from annealsubnet.solvers.vectors import LANES
 # Rounding errors of incremental float32 fields grow with the square root of the number of flips; recomputing the
 # fields after this many flips a variable costs one part in 64.
 REFRESH = 64
-_FAR = np.float32(3e38)
+FAR = np.float32(3e38)
 
 
 @njit(**OPTIONS)
 def empty_state(stride):
     """Working arrays of one read: fields, signs, best signs, limits, cuts, a row of zeros."""
-    fields = np.full(stride, _FAR, np.float32)
+    fields = np.full(stride, FAR, np.float32)
     signs = np.ones(stride, np.float32)
     best_signs = np.ones(stride, np.float32)
     limits = np.zeros(LANES, np.float32)

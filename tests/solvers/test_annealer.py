@@ -257,3 +257,44 @@ def test_sixteen_reads_at_once_move_as_each_alone():
     alone = Annealer().sample(bqm, num_reads=3, **options)
     assert (together.info["kernel"], alone.info["kernel"]) == ("lanes", "sparse")
     np.testing.assert_array_equal(together.record.sample[:3], alone.record.sample)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.05])
+@pytest.mark.parametrize("num_kept", [None, 5])
+def test_tempering_finds_the_optimum_and_keeps_the_count(num_kept, density):
+    states = all_states(16)
+    if num_kept is not None:
+        states = states[states.sum(axis=1) == num_kept]
+    for seed in range(5):
+        bqm = random_bqm(16, seed, density=density)
+        options = {"num_replicas": 8, "num_reads": 4, "num_sweeps": 100, "num_kept": num_kept, "seed": seed}
+        found = Annealer().sample(bqm, **options)
+        assert found.first.energy == pytest.approx(bqm.energies((states, range(16))).min(), abs=1e-9)
+        again = Annealer().sample(bqm, num_threads=2, **options)
+        np.testing.assert_array_equal(found.record.sample, again.record.sample)
+
+
+def test_the_coldest_replica_follows_boltzmann():
+    bqm = random_bqm(6, 3)
+    found = Annealer().sample(bqm, num_reads=20_000, num_sweeps=30, num_replicas=4, beta_range=(0.1, 1.0), state="last", seed=1)
+    states = all_states(6)
+    weights = np.exp(-bqm.energies((states, range(6))))
+    code = 2 ** np.arange(6)
+    counts = np.bincount(found.record.sample @ code, minlength=64)[states @ code]
+    expected = 20_000 * weights / weights.sum()
+    large = expected >= 5
+    observed = np.append(counts[large], counts[~large].sum())
+    predicted = np.append(expected[large], expected[~large].sum())
+    assert stats.chisquare(observed[predicted > 0], predicted[predicted > 0]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("vartype", ["BINARY", "SPIN"])
+def test_presolve_keeps_the_optimum(vartype):
+    for seed in range(20):
+        bqm = random_bqm(14, seed, vartype=vartype, density=0.12, integer=seed % 2 == 0)
+        exact = bqm.energies((all_states(14, vartype), range(14))).min()
+        found = Annealer().sample(bqm, presolve=True, num_reads=6, num_sweeps=100, seed=seed)
+        assert found.first.energy == pytest.approx(exact, abs=1e-9)
+        np.testing.assert_allclose(found.record.energy, bqm.energies(found), atol=1e-9)
+    with pytest.raises(ValueError, match="presolve cannot be combined with num_kept"):
+        Annealer().sample(bqm, presolve=True, num_kept=3)
