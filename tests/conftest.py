@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 # The solvers stay out: their numba kernels are compiled, not called.
 CHECKED = (
     "trees",
+    "progress",
     "batches",
     "networks",
     "mask_files",
@@ -24,6 +25,9 @@ CHECKED = (
     "neighborhoods",
     "problems",
     "refitting",
+    "allocation",
+    "selection",
+    "shares",
     "pruning",
     "baselines",
     "examples",

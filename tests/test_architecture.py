@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the values everything is made of down to the command. The solvers know nothing of networks.
 ORDER = [
     "trees",
+    "progress",
     "batches",
     "networks",
     "mask_files",
@@ -26,6 +27,9 @@ ORDER = [
     "problems",
     "solvers",
     "refitting",
+    "allocation",
+    "selection",
+    "shares",
     "pruning",
     "baselines",
     "report",
@@ -35,7 +39,7 @@ ORDER = [
 ]
 # `from annealsubnet import prune` imports annealsubnet.pruning
 PUBLIC = dict(annealsubnet._HOME)
-INDEPENDENT = {"solvers": {"solvers", "problems"}, "examples": {"examples"}}
+INDEPENDENT = {"solvers": {"solvers", "problems"}, "examples": {"examples", "progress"}}
 
 
 def part_of(module: str) -> str | None:

@@ -14,6 +14,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from annealsubnet.progress import track
+
 _LOG = logging.getLogger(__name__)
 
 # One object at module level, so that all trainings of an architecture share one compilation of `_step`.
@@ -47,9 +49,6 @@ def train(
     Raises:
         ValueError: when there are no batches, or the loss is no longer finite.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     inputs, labels = _gathered(batches)
     batch_size = min(batch_size, len(labels))
     steps_per_epoch = len(labels) // batch_size
@@ -59,8 +58,7 @@ def train(
     params, rest = states
     moments = _ADAM.init(params)
     rng = np.random.default_rng(seed)
-    console = Console(stderr=True, quiet=not progress)
-    for epoch in track(range(epochs), "Training", console=console, transient=True, disable=not console.is_terminal):
+    for epoch in track(range(epochs), "Training", progress=progress):
         order = rng.permutation(len(labels))[: steps_per_epoch * batch_size].reshape(steps_per_epoch, batch_size)
         loss = jnp.zeros(())
         for step, chosen in enumerate(order, epoch * steps_per_epoch):
