@@ -1,0 +1,233 @@
+"""Best-subset regression of real neurons: exchange annealing against OBC, forward selection and descent, in error and time.
+
+For every neuron of a layer z = a.w, keep k of its d inputs and refit. The layers are the first one of MLPNet (784 inputs, 40
+neurons, the second moment of 20,000 MNIST training images) where the folder ANNEALSUBNET_DATA holds it, and in any case a
+random layer on scikit-learn's digits (64 inputs). No labels and no test data are read.
+
+Every method is compiled, runs on one thread with the same ridge, and is timed over the whole layer, in turns, once a seed.
+Times are processor seconds (equal to wall time for one thread on a quiet machine, and fair on a busy one); rows have both.
+  forward     forward selection (orthogonal least squares)
+  obc         backward elimination by exact rank-one updates (its time is that of all sizes at once; it has no cheaper form)
+  zero        forward selection, then exchanges at temperature zero until none helps
+  zero_again  zero, then again from its best supports with a quarter of the members replaced by random inputs, for as long as
+              `annealed` of the same number of sweeps took: the control at equal wall time
+  annealed    forward selection, then exchange annealing with --sweeps sweeps
+
+The rows hold the error summed over neurons relative to their summed energy. The summary gives ratios of summed errors with a
+95 % interval over neurons (bootstrap) and ratios of times measured in the same turn.
+
+    python benchmarks/select_refit.py --out results/select_refit            # some minutes
+    python benchmarks/select_refit.py --quick --out /tmp/select_refit       # under a minute, for CI
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from annealsubnet.solvers.select_refit import error_curves, select_inputs
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Right-hand sides of the neurons of a layer and what they are made of."""
+
+    name: str
+    gram: np.ndarray
+    targets: np.ndarray
+    energy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Errors `[neuron]`, supports `[input, neuron]`, wall and processor seconds of one run over a layer."""
+
+    error: np.ndarray
+    kept: np.ndarray | None
+    seconds: float
+    cpu_seconds: float
+
+
+def layer_of(name: str, inputs: np.ndarray, weights: np.ndarray) -> Layer:
+    gram = inputs.T @ inputs / len(inputs)
+    targets = gram @ weights
+    return Layer(name, gram, targets, np.einsum("ij,ij->j", weights, targets))
+
+
+def digits_layer() -> Layer:
+    from sklearn.datasets import load_digits
+
+    images = load_digits().data / 16.0
+    return layer_of("digits-random", images, np.random.default_rng(0).normal(size=(64, 40)) / 8.0)
+
+
+def mlpnet_layer(folder: Path) -> Layer:
+    images = np.load(folder / "mnist.npz")["x_train"][:20000].reshape(20000, -1)
+    weights = np.load(folder / "checkpoints" / "mlpnet_mnist.npz")["fc1.weight"].astype(np.float64)
+    return layer_of("mlpnet-fc1", (images / 255.0 - 0.1307) / 0.3081, weights.T)
+
+
+def timed(run: Callable[[], tuple[np.ndarray, np.ndarray | None]]) -> Timed:
+    wall, cpu = time.perf_counter(), time.process_time()
+    error, kept = run()
+    return Timed(error, kept, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def anneal(layer: Layer, kept: int, seed: int, sweeps: int, temperature: str = "annealed") -> Timed:
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        found = select_inputs(
+            layer.gram, layer.targets, layer.energy, kept, seed=seed, num_sweeps=sweeps, temperature=temperature, num_threads=1
+        )
+        return found.error, found.kept
+
+    return timed(run)
+
+
+def curve(layer: Layer, kept: int, method: str) -> Timed:
+    def run() -> tuple[np.ndarray, None]:
+        curves = error_curves(layer.gram, layer.targets, layer.energy, method=method, max_kept=kept, num_threads=1)
+        return curves.error[kept], None
+
+    return timed(run)
+
+
+def zero_again(layer: Layer, kept: int, seed: int, seconds: float) -> Timed:
+    """Descent, and descents from its best supports with a quarter of the members replaced, until the time is over."""
+    rng = np.random.default_rng(seed)
+
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        began = time.process_time()
+        best = anneal(layer, kept, seed, 0, "zero")
+        error, support = best.error.copy(), best.kept.copy()
+        while time.process_time() - began < seconds:
+            order = rng.random(support.shape) + 2.0 * support  # members last
+            start = support.copy()
+            kicked = max(1, kept // 4)
+            ranks = np.argsort(order, axis=0)
+            np.put_along_axis(start, ranks[-kept:][:kicked], False, axis=0)
+            np.put_along_axis(start, ranks[:kicked], True, axis=0)
+            found = select_inputs(
+                layer.gram, layer.targets, layer.energy, kept, seed=seed, temperature="zero", start=start, num_threads=1
+            )
+            better = found.error < error
+            error[better], support[:, better] = found.error[better], found.kept[:, better]
+        return error, support
+
+    return timed(run)
+
+
+def interval(mine: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Ratio of summed errors and its 95 % interval over neurons (rows are seeds, columns neurons)."""
+    mine, other = mine.mean(axis=0), other.mean(axis=0)
+    drawn = rng.integers(mine.size, size=(2000, mine.size))
+    low, high = np.quantile(mine[drawn].sum(axis=1) / other[drawn].sum(axis=1), [0.025, 0.975])
+    return float(mine.sum() / other.sum()), float(low), float(high)
+
+
+def measure(layer: Layer, fraction: float, sweeps: list[int], seeds: int) -> tuple[list[dict], dict]:
+    kept = max(1, round(fraction * layer.gram.shape[0]))
+    runs: dict[tuple[str, int], list[Timed]] = {}
+    for seed in range(seeds):
+        turn = {
+            ("forward", 0): curve(layer, kept, "forward"),
+            ("obc", 0): curve(layer, kept, "backward"),
+            ("zero", 0): anneal(layer, kept, seed, 0, "zero"),
+        }
+        for count in sweeps:
+            turn["annealed", count] = anneal(layer, kept, seed, count)
+            turn["zero_again", count] = zero_again(layer, kept, seed, turn["annealed", count].cpu_seconds)
+        for key, result in turn.items():
+            runs.setdefault(key, []).append(result)
+    rows = [
+        {
+            "layer": layer.name,
+            "fraction": fraction,
+            "kept": kept,
+            "seed": seed,
+            "method": method,
+            "sweeps": count,
+            "relative_error": run.error.sum() / layer.energy.sum(),
+            "seconds": run.seconds,
+            "cpu_seconds": run.cpu_seconds,
+            "obc_cpu_seconds": runs["obc", 0][seed].cpu_seconds,
+        }
+        for (method, count), results in runs.items()
+        for seed, run in enumerate(results)
+    ]
+    return rows, {"layer": layer.name, "kept": kept, "of": layer.gram.shape[0], "runs": runs}
+
+
+def summarize(summary: dict) -> list[str]:
+    rng, runs = np.random.default_rng(0), summary["runs"]
+    errors = {key: np.array([run.error for run in results]) for key, results in runs.items()}
+    lines = [f"{summary['layer']}, {summary['kept']} of {summary['of']} kept"]
+    for (method, count), results in runs.items():
+        ratio, low, high = interval(errors[method, count], errors["obc", 0], rng)
+        turns = np.median([run.cpu_seconds / obc.cpu_seconds for run, obc in zip(results, runs["obc", 0], strict=True)])
+        text = f"  {method:<11}{count or '':>4}  error / OBC's {ratio:.3f} [{low:.3f}, {high:.3f}]  time / OBC's {turns:6.3f}"
+        if method == "annealed":
+            ratio, low, high = interval(errors[method, count], errors["zero_again", count], rng)
+            text += f"  error / descent's at equal time {ratio:.3f} [{low:.3f}, {high:.3f}]"
+            ratio, low, high = interval(errors[method, count], errors["zero", 0], rng)
+            text += f"  / converged descent's {ratio:.3f} [{low:.3f}, {high:.3f}]"
+        lines.append(text)
+    return lines
+
+
+def machine() -> dict:
+    names = ("annealsubnet", "numpy", "scipy", "numba")
+    found = {name: version(name) for name in names if name != "annealsubnet"}
+    model = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return {"versions": found, "python": platform.python_version(), "machine": platform.platform(), "processor": model}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/select_refit"))
+    parser.add_argument("--fractions", type=float, nargs="+", default=[0.02, 0.05, 0.10])
+    parser.add_argument("--sweeps", type=int, nargs="+", default=[10, 25, 50, 150])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one seed, 10 sweeps, digits only")
+    options = parser.parse_args()
+    threadpool_limits(1)
+    if options.quick:
+        options.sweeps, options.seeds = [10], 1
+    layers = [digits_layer()]
+    folder = os.environ.get("ANNEALSUBNET_DATA")
+    if folder and not options.quick:
+        layers.append(mlpnet_layer(Path(folder)))
+    began = time.perf_counter()
+    measure(layers[0], 0.05, [1], 1)  # compiles
+    compile_seconds = time.perf_counter() - began
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict] = []
+    report = []
+    for layer in layers:
+        for fraction in options.fractions:
+            new, summary = measure(layer, fraction, options.sweeps, options.seeds)
+            rows += new
+            report += summarize(summary)
+            print("\n".join(summarize(summary)), flush=True)
+            with (options.out / "select_refit.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+    config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    about = {"config": config, "seeds": list(range(options.seeds)), "compile_seconds": compile_seconds, **machine()}
+    (options.out / "select_refit.json").write_text(json.dumps(about | {"summary": report}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
