@@ -22,13 +22,14 @@ from collections.abc import Callable
 
 from annealsubnet.baselines.activation import activation
 from annealsubnet.baselines.magnitude import magnitude
+from annealsubnet.baselines.quadratic import greedy
 from annealsubnet.baselines.random import random
 from annealsubnet.baselines.selection import Result
 from annealsubnet.baselines.sensitivity import fisher, grasp, obd, snip, taylor
 from annealsubnet.baselines.synflow import synflow
 
 METHODS: dict[str, Callable[..., Result]] = {
-    "random": random,
+    "greedy": greedy,
     "magnitude": magnitude,
     "activation": activation,
     "taylor": taylor,
@@ -37,6 +38,7 @@ METHODS: dict[str, Callable[..., Result]] = {
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow,
+    "random": random,
 }
 """Every method by the name that the command knows it by."""
 
@@ -45,6 +47,7 @@ __all__ = [
     "activation",
     "fisher",
     "grasp",
+    "greedy",
     "magnitude",
     "obd",
     "random",

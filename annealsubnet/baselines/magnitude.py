@@ -1,7 +1,7 @@
 """Magnitude pruning: small weights matter least."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +9,6 @@ from annealsubnet.baselines.selection import Result, from_scores, sum_over_units
 from annealsubnet.budgets import Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import weight_layers
-
-Norm = Literal["l1", "l2"]
 
 
 def magnitude(
@@ -23,7 +21,7 @@ def magnitude(
     exclude: Iterable[str] = (),
     seed: int = 0,
     loss: Loss = cross_entropy,
-    norm: Norm = "l2",
+    norm: str = "l2",
 ) -> Result:
     """Keep the units with the largest weights.
 
@@ -34,7 +32,7 @@ def magnitude(
     Args:
         model, batches, keep, unit, exclude, seed, loss: as in `annealsubnet.baselines`; no data is read.
         scope: "network" compares all layers ("global magnitude"), "layer" each with itself.
-        norm: of neurons and heads; for weights both are |w|.
+        norm: "l1" or "l2", of neurons and heads; for weights both are |w|.
 
     Returns:
         The mask, and the model with zeros for what it removes.

@@ -7,7 +7,7 @@ the loss by −c_u + ½ G_uu + …, c = ∂loss/∂g. The methods differ in what
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network
 from annealsubnet.statistics.gates import GateGradients, by_site, gate_curvature, gate_gradients
 from annealsubnet.statistics.gradients import gradient_products, kernel_curvature, kernel_gradients, mean_gradients
-
-Form = Literal["absolute", "squared"]
 
 
 def taylor(
@@ -31,7 +29,7 @@ def taylor(
     exclude: Iterable[str] = (),
     seed: int = 0,
     loss: Loss = cross_entropy,
-    form: Form = "absolute",
+    form: str = "absolute",
 ) -> Result:
     """Keep the units with the largest first-order change of the loss.
 

@@ -21,7 +21,6 @@ from annealsubnet.baselines.selection import Result, from_scores, traced
 from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
-from annealsubnet.statistics.passes import compiled
 
 Scores = dict[str, np.ndarray]
 
@@ -44,7 +43,8 @@ def synflow(
 
     A neuron's or head's score is g ∂R/∂g of its gate g: the sum of the scores of the weights that feed it. BatchNorms are in
     evaluation mode with absolute scale and shift; the running mean of one that stands right behind a layer is left out (it is
-    zero in the untrained networks of the paper, and no path from the input goes through it).
+    zero in the untrained networks of the paper, and no path from the input goes through it). Made for ReLU networks: an
+    activation function that saturates on ones stops the flow.
 
     Args:
         model, keep, unit, scope, exclude, seed, loss: as in `annealsubnet.baselines`.
@@ -77,8 +77,7 @@ def synflow(
     if not jnp.issubdtype(network.example.dtype, jnp.floating):
         raise ValueError(f"SynFlow runs the network on ones, so inputs must be real numbers, not {network.example.dtype}.")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    one_round = partial(_weight_flow if unit == "weight" else _gate_flow, network, unit)
-    flow = compiled(network, ("synaptic flow", unit), one_round)
+    flow = network.jitted("synaptic flow", unit)(partial(_weight_flow if unit == "weight" else _gate_flow, network, unit))
     kept: Mapping[str, np.ndarray] = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
     scores: Scores = {}
     for number in range(1, rounds + 1):

@@ -18,7 +18,7 @@ from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.gradients import pull_back
-from annealsubnet.statistics.passes import backward_chunk, compiled
+from annealsubnet.statistics.passes import backward_chunk
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -61,13 +61,13 @@ def neuron_curvature(
         ValueError: for bad batches, or curvatures that are not finite (layer named).
     """
 
+    @network.jitted("neuron curvature", loss)
     def step(values: Params, inputs: jax.Array) -> Any:
         curvature = output_curvature(network, values, inputs, loss)
         return {name: array.reshape(-1, network.layers[name].outputs).sum(0) for name, array in curvature.items()}
 
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
-    program = compiled(network, ("neuron curvature", loss), step)
-    sums, count = accumulate(partial(program, network.params if params is None else params), inputs)
+    sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
     for name, total in sums.items():
         check_statistics(name, total)
     return {name: total / count for name, total in sums.items()}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,8 @@ from jaxtyping import Float
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params, Site
-from annealsubnet.statistics.passes import backward_chunk, compiled, labeled_for
+from annealsubnet.statistics.passes import backward_chunk, labeled_for
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
-
-Form = Literal["diagonal", "full"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def gate_gradients(
     *,
     unit: str = "neuron",
     sites: Iterable[str] | None = None,
-    form: Form = "diagonal",
+    form: str = "diagonal",
     loss: Loss = cross_entropy,
     params: Params | None = None,
     gates: Mapping[str, np.ndarray] | None = None,
@@ -135,6 +133,7 @@ def gate_gradients(
     places = _places(chosen)
     point = _point(chosen, places, gates)
 
+    @network.jitted("gate gradients", *places, form, loss)
     def step(values: Params, point: jax.Array, inputs: jax.Array, labels: jax.Array) -> Any:
         def total(factors: jax.Array) -> jax.Array:
             outputs, _ = network.run(values, inputs, gates=by_site(places, factors))
@@ -143,9 +142,8 @@ def gate_gradients(
         gradients = jax.grad(total)(jnp.broadcast_to(point, (inputs.shape[0], point.size)))
         return gradients.sum(0), jnp.abs(gradients).sum(0), _products(gradients, form)
 
-    program = compiled(network, ("gate gradients", *places, form, loss), step)
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    sums, count = accumulate(partial(program, network.params if params is None else params, point), pairs)
+    sums, count = accumulate(partial(step, network.params if params is None else params, point), pairs)
     mean, mean_absolute, second = (total / count for total in sums)
     _check(places, mean, second)
     return GateGradients(places, mean, mean_absolute, second, count)
@@ -157,7 +155,7 @@ def gate_curvature(
     *,
     unit: str = "neuron",
     sites: Iterable[str] | None = None,
-    form: Form = "diagonal",
+    form: str = "diagonal",
     loss: Loss = cross_entropy,
     params: Params | None = None,
     gates: Mapping[str, np.ndarray] | None = None,
@@ -175,6 +173,7 @@ def gate_curvature(
     places = _places(chosen)
     point = _point(chosen, places, gates)
 
+    @network.jitted("gate curvature", *places, form, loss)
     def step(values: Params, point: jax.Array, inputs: jax.Array) -> jax.Array:
         def outputs_of(factors: jax.Array) -> jax.Array:
             return network.run(values, inputs, gates=by_site(places, factors))[0]
@@ -188,9 +187,8 @@ def gate_curvature(
         start = jnp.zeros((point.size,) * (1 if form == "diagonal" else 2), point.dtype)
         return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
 
-    program = compiled(network, ("gate curvature", *places, form, loss), step)
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
-    total, count = accumulate(partial(program, network.params if params is None else params, point), inputs)
+    total, count = accumulate(partial(step, network.params if params is None else params, point), inputs)
     _check(places, total)
     return GateCurvature(places, total / count, count)
 
@@ -216,14 +214,14 @@ def unit_activations(
     places = _places(chosen)
     readers = list(dict.fromkeys(name for site in chosen.values() for name in site.consumers))
 
+    @network.jitted("unit activations", *places)
     def step(values: Params, inputs: jax.Array) -> Any:
         _, records = network.run(values, inputs, record=readers)
         means = [_unit_means(network, site, records, inputs.shape[0]) for site in chosen.values()]
         return [jnp.concatenate(parts) for parts in zip(*means, strict=True)]
 
-    program = compiled(network, ("unit activations", *places), step)
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
-    sums, count = accumulate(partial(program, network.params if params is None else params), inputs)
+    sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
     mean, mean_absolute, second = (total / count for total in sums)
     _check(places, mean, second)
     return UnitActivations(places, mean, mean_absolute, second, count)
@@ -245,10 +243,12 @@ def _unit_means(network: Network, site: Site, records: Mapping[str, Any], exampl
     return [total[:-1] / np.maximum(numbers[:-1], 1) for total in sums]
 
 
-def _products(rows: jax.Array, form: Form) -> jax.Array:
+def _products(rows: jax.Array, form: str) -> jax.Array:
     """Σ over examples of r rᵀ, or of its diagonal."""
     if form == "diagonal":
         return jnp.square(rows).sum(0)
+    if form != "full":
+        raise ValueError(f"form is 'diagonal' or 'full', not {form!r}.")
     return jnp.matmul(rows.T, rows, precision="highest")
 
 

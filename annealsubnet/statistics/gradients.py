@@ -21,7 +21,7 @@ import numpy as np
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Layer, Network, Params
-from annealsubnet.statistics.passes import backward_chunk, compiled, labeled_for
+from annealsubnet.statistics.passes import backward_chunk, labeled_for
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -60,12 +60,12 @@ def mean_gradients(
         ValueError: for bad batches or missing labels, or gradients that are not finite (layer named).
     """
 
+    @network.jitted("mean gradients", loss)
     def step(values: Params, inputs: jax.Array, labels: jax.Array) -> Any:
         return _summed_gradient(network, values, loss, inputs, labels)(kernels_of(network, values))
 
-    program = compiled(network, ("mean gradients", loss), step)
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    sums, count = accumulate(partial(program, network.params if params is None else params), pairs)
+    sums, count = accumulate(partial(step, network.params if params is None else params), pairs)
     return _means(sums, count)
 
 
@@ -92,13 +92,13 @@ def gradient_products(
     params = network.params if params is None else params
     directions = {name: jnp.asarray(tangents[name], kernel.dtype) for name, kernel in kernels_of(network, params).items()}
 
+    @network.jitted("gradient products", loss)
     def step(values: Params, along: Params, inputs: jax.Array, labels: jax.Array) -> Any:
         gradient = _summed_gradient(network, values, loss, inputs, labels)
         return jax.jvp(gradient, (kernels_of(network, values),), (along,))[1]
 
-    program = compiled(network, ("gradient products", loss), step)
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    sums, count = accumulate(partial(program, params, directions), pairs)
+    sums, count = accumulate(partial(step, params, directions), pairs)
     return _means(sums, count)
 
 
@@ -115,6 +115,7 @@ def kernel_gradients(
     """
     layers = network.layers
 
+    @network.jitted("kernel gradients", loss)
     def step(values: Params, inputs: jax.Array, labels: jax.Array) -> Any:
         outputs, pull, records = pull_back(network, values, inputs)
         slopes = jax.grad(lambda logits: loss.value(logits, labels).sum())(outputs)
@@ -123,8 +124,7 @@ def kernel_gradients(
         }
 
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
-    program = compiled(network, ("kernel gradients", loss), step)
-    sums, count = accumulate(partial(program, network.params if params is None else params), pairs)
+    sums, count = accumulate(partial(step, network.params if params is None else params), pairs)
     mean, mean_absolute, second = (_means({name: sums[name][part] for name in sums}, count) for part in range(3))
     return KernelGradients(mean, mean_absolute, second, count)
 
@@ -146,6 +146,7 @@ def kernel_curvature(
     """
     layers = network.layers
 
+    @network.jitted("kernel curvature", loss)
     def step(values: Params, inputs: jax.Array) -> Any:
         outputs, pull, records = pull_back(network, values, inputs)
 
@@ -160,8 +161,7 @@ def kernel_curvature(
         return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
 
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
-    program = compiled(network, ("kernel curvature", loss), step)
-    sums, count = accumulate(partial(program, network.params if params is None else params), inputs)
+    sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
     return _means(sums, count)
 
 

@@ -1,6 +1,6 @@
-"""What every pass through a network needs before it starts: checked labels, chunks that fit, and a program compiled once."""
+"""What a pass back from the loss needs before it starts: labels that fit the outputs, and chunks that fit the memory."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
@@ -35,22 +35,6 @@ def backward_chunk(network: Network) -> int:
 
     held = jax.tree.leaves(jax.eval_shape(records, network.params, _one(network)))
     return chunk_size(4 * sum(prod(array.shape) for array in held), most=1024)
-
-
-def compiled(network: Network, key: Hashable, step: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit(step)`, or what was compiled for the same network under the same key before.
-
-    Tracing and compiling cost more than the passes themselves in a network of a few thousand weights, and a program that is
-    kept by its network goes when the network goes.
-
-    Args:
-        network: that `step` runs.
-        key: everything that `step` depends on besides the network and its own arguments.
-        step: pure.
-    """
-    # The network's own dictionary, as `functools.cached_property` uses it: a frozen value may remember what follows from it.
-    programs = vars(network).setdefault("_programs", {})
-    return programs.setdefault(key, jax.jit(step))
 
 
 def _one(network: Network) -> jax.ShapeDtypeStruct:

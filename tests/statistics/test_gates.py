@@ -2,16 +2,15 @@
 
 from itertools import pairwise
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from annealsubnet.losses import cross_entropy, squared_error
-from annealsubnet.networks import as_network, from_function, from_linen
+from annealsubnet.networks import as_network, from_function
 from annealsubnet.statistics.gates import by_site, gate_curvature, gate_gradients, unit_activations
+from tests.models import EXAMPLES
 
 SIZES = (5, 4, 3, 3)
 UNITS = SIZES[1] + SIZES[2]
@@ -150,72 +149,18 @@ def test_activations_are_what_the_next_layer_reads():
     np.testing.assert_allclose(found["layer1"], np.abs(hidden).mean(0), rtol=1e-5)
 
 
-class ConvNNX(nnx.Module):
-    """Convolution, BatchNorm, pooling, residual sum, grouped convolution, Dense."""
-
-    def __init__(self, rngs: nnx.Rngs):
-        self.stem = nnx.Conv(2, 4, (3, 3), rngs=rngs)
-        self.norm = nnx.BatchNorm(4, use_running_average=True, rngs=rngs)
-        self.grouped = nnx.Conv(4, 4, (3, 3), feature_group_count=2, rngs=rngs)
-        self.head = nnx.Linear(36, 3, rngs=rngs)
-
-    def __call__(self, inputs):
-        hidden = nnx.relu(self.norm(self.stem(inputs)))
-        hidden = nnx.max_pool(hidden + self.grouped(hidden), (2, 2), strides=(2, 2))
-        return self.head(hidden.reshape(len(hidden), -1))
-
-
-class ConvLinen(nn.Module):
-    @nn.compact
-    def __call__(self, inputs):
-        hidden = nn.Conv(4, (3, 3), name="stem")(inputs)
-        hidden = nn.relu(nn.BatchNorm(use_running_average=True, name="norm")(hidden))
-        hidden = hidden + nn.Conv(4, (3, 3), feature_group_count=2, name="grouped")(hidden)
-        hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
-        return nn.Dense(3, name="head")(hidden.reshape(len(hidden), -1))
-
-
-def conv_function(params, inputs, tap):
-    hidden = tap.batch_norm("norm", tap.conv("stem", inputs), mean=jnp.full(4, 0.2), var=jnp.full(4, 1.5))
-    hidden = jax.nn.relu(hidden)
-    hidden = hidden + tap.conv("grouped", hidden, groups=2)
-    hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
-    return tap.dense("head", hidden.reshape(len(hidden), -1))
-
-
-def conv_models():
-    """The same convolutional network in the three forms."""
-    model = ConvNNX(nnx.Rngs(0))
-    model.norm.mean[...], model.norm.var[...] = jnp.full(4, 0.2), jnp.full(4, 1.5)
-    model.norm.bias[...] = jnp.linspace(-0.5, 0.5, 4)
-    tree = {
-        name: {leaf: getattr(getattr(model, name), leaf)[...] for leaf in leaves}
-        for name, leaves in {
-            "stem": ("kernel", "bias"),
-            "norm": ("scale", "bias"),
-            "grouped": ("kernel", "bias"),
-            "head": ("kernel", "bias"),
-        }.items()
-    }
-    stats = {"norm": {"mean": jnp.full(4, 0.2), "var": jnp.full(4, 1.5)}}
-    return model, from_linen(ConvLinen(), {"params": tree, "batch_stats": stats}), from_function(conv_function, tree)
-
-
-def test_adapters_agree():
-    inputs = np.random.default_rng(0).normal(size=(12, 6, 6, 2)).astype(np.float32)
-    labels = np.arange(12) % 3
-    networks = [as_network(model, inputs) for model in conv_models()]
-    found = [
-        (
-            gate_gradients(network, [(inputs, labels)], form="full").second,
-            gate_curvature(network, [inputs], form="full").curvature,
-            unit_activations(network, [inputs]).mean_absolute,
-        )
-        for network in networks
-    ]
-    for other in found[1:]:
-        for array, reference in zip(other, found[0], strict=True):
-            np.testing.assert_allclose(array, reference, rtol=1e-5, atol=1e-6 * np.abs(reference).max())
+@pytest.mark.parametrize(("name", "unit"), [("cnn", "neuron"), ("transformer", "head")])
+def test_adapters_agree(name, unit):
+    example = EXAMPLES[name]()
+    batches = [(example.inputs, np.arange(len(example.inputs)) % 3)]
+    networks = [example.network(form) for form in example.forms]
+    for statistic in (
+        lambda network: gate_gradients(network, batches, unit=unit, form="full").second,
+        lambda network: unit_activations(network, batches, unit=unit).mean_absolute,
+    ):
+        reference, *others = (statistic(network) for network in networks)
+        for array in others:
+            np.testing.assert_allclose(array, reference, rtol=1e-5, atol=1e-5 * np.abs(reference).max())
 
 
 def test_closing_a_gate_is_what_the_quadratic_model_says_for_squared_error(double):
@@ -253,6 +198,8 @@ def test_bad_input_is_named():
         gate_gradients(network, [(inputs, labels + 1)])
     with pytest.raises(ValueError, match="NaN"):
         gate_gradients(network, [(np.full_like(inputs, np.nan), labels)])
+    with pytest.raises(ValueError, match="form is 'diagonal' or 'full'"):
+        gate_curvature(network, [inputs], form="both")
     huge = as_network(
         from_function(tiny, jax.tree.map(lambda leaf: 3e38 * jnp.sign(leaf).astype(jnp.float32), tiny_params())), inputs
     )
