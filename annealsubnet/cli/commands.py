@@ -61,8 +61,9 @@ class Prune(Source):
     """How much is kept, one or more: fractions (0.05 or 5%) or counts (200). By default .5 .25 .12 (neurons) and .2 .1 .05
     (weights)."""
 
-    scope: Scope = "network"
-    """Over what a size is meant."""
+    scope: Annotated[Scope | None, _word("network|layer|neuron")] = None
+    """What the sizes are meant of. By default each layer for neurons and heads (over the whole network most classical
+    methods remove a layer altogether), the network for weights."""
 
     method: Annotated[tuple[str, ...], _word("NAME ...")] = ()
     """Methods to compare (annealed, magnitude, ...), one or more; all that can choose the unit if not given."""

@@ -29,12 +29,16 @@ DEFAULT_KEEPS: Mapping[str, tuple[report.Keep, ...]] = {
     "weight": (0.2, 0.1, 0.05),
     "head": (0.75, 0.5, 0.25),
 }
+DEFAULT_SCOPES: Mapping[str, str] = {"neuron": "layer", "weight": "network", "head": "layer"}
 FEW_METHODS = 3
 """With no more methods than this, the terminal's table also shows the accuracies before the refit."""
 
 
 WIDE, LINE = 240, 100
 """Letters in a line of a table written to a file; letters in a line of text."""
+
+
+_WHOLE: Mapping[str, str] = {"network": "the whole network", "layer": "each layer", "neuron": "each neuron's inputs"}
 
 
 @dataclass
@@ -95,7 +99,7 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
     return report.Plan(
         methods=methods,
         keeps={unit: asked or DEFAULT_KEEPS[unit] for unit in units},
-        scope=options.scope,
+        scopes={unit: options.scope or DEFAULT_SCOPES[unit] for unit in units},
         stages=(False, True) if options.refit else (False,),
         kept_masks=report.ANNEALED if report.ANNEALED in first else next(iter(first)),
     )
@@ -213,7 +217,7 @@ def _write(
     sizes = {unit: ", ".join(map(report.keep_label, keeps)) for unit, keeps in plan.keeps.items()}
     asked = {
         **subject.facts,
-        **{f"{unit}s kept": f"{text}, over each {plan.scope}" for unit, text in sizes.items()},
+        **{f"{unit}s kept": f"{text} of {_WHOLE[plan.scopes[unit]]}" for unit, text in sizes.items()},
         "methods": ", ".join(story.labels.get(method, method) for method in _methods(plan)),
         "seeds": ", ".join(map(str, story.seeds)),
     }

@@ -8,7 +8,16 @@ Example:
     0.625
 """
 
-from annealsubnet.report.comparison import ANNEALED, Comparison, Plan, Procedures, Trial, compare, smallest_good
+from annealsubnet.report.comparison import (
+    ANNEALED,
+    Comparison,
+    PackageProcedures,
+    Plan,
+    Procedures,
+    Trial,
+    compare,
+    smallest_good,
+)
 from annealsubnet.report.folder import choose_folder, complete_folder
 from annealsubnet.report.page import Facts, page
 from annealsubnet.report.rows import DENSE, Keep, Row, Summary, keep_label, parse_keep, read_rows, summarize, write_rows
@@ -24,6 +33,7 @@ __all__ = [
     "Comparison",
     "Facts",
     "Keep",
+    "PackageProcedures",
     "Plan",
     "Procedures",
     "Row",

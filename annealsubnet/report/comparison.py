@@ -8,10 +8,13 @@ so that methods differ in the choice of the mask and in nothing else: what a met
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
+
+import jax
+from flax import nnx
 
 from annealsubnet.batches import first_inputs
 from annealsubnet.evaluation import evaluate
@@ -54,11 +57,23 @@ class Procedures(Protocol):
 
 
 class PackageProcedures:
-    """The package's own functions, on a network that is traced only once."""
+    """The package's own functions; networks of one architecture share what is compiled for the first of them."""
+
+    def __init__(self) -> None:
+        self._traced: dict[Hashable, Network] = {}
 
     def prepare(self, model: Any, batches: Any) -> Any:
         """The traced network."""
-        return as_network(model, None if isinstance(model, Network) else first_inputs(batches))
+        if isinstance(model, Network):
+            return model
+        example = first_inputs(batches)
+        architecture = _architecture(model)
+        if architecture is None:
+            return as_network(model, example)
+        key = (architecture, example.shape[1:], example.dtype.str)
+        if key in self._traced:
+            return self._traced[key].replace(model)
+        return self._traced.setdefault(key, as_network(model, example))
 
     def evaluate(self, model: Any, batches: Any, mask: Any = None) -> Any:
         """Accuracy, loss and costs of `model` under `mask`."""
@@ -66,7 +81,7 @@ class PackageProcedures:
 
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         """`model` under `mask`, its kept weights refitted."""
-        return replace(model, model=model.model.replace(refit(model, mask, batches)))
+        return model.replace(refit(model, mask, batches))
 
 
 @dataclass(frozen=True)
@@ -76,14 +91,14 @@ class Plan:
     Attributes:
         methods: unit to the methods that choose it: name to a function called like `prune`.
         keeps: unit to the sizes to prune to.
-        scope: over what a size is meant: "network", "layer" or "neuron".
+        scopes: unit to what its sizes are meant of: "network", "layer" or "neuron"; "network" for those left out.
         stages: which networks to measure: `False` for the masked one, `True` for the refitted one.
         kept_masks: method whose masks are returned, all sizes, for the first seed.
     """
 
     methods: Mapping[str, Mapping[str, Callable[..., Any]]]
     keeps: Mapping[str, Sequence[Keep]]
-    scope: str = "network"
+    scopes: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[bool, ...] = (False, True)
     kept_masks: str = ANNEALED
 
@@ -165,6 +180,15 @@ def smallest_good(rows: Sequence[Row], unit: str, method: str, *, refit: bool, t
     return min(good, key=kept.__getitem__) if good else max(kept, key=kept.__getitem__)
 
 
+def _architecture(model: Any) -> Hashable | None:
+    """Equal for two models that differ in nothing but the values of their parameters; `None` if that can't be told."""
+    if not isinstance(model, nnx.Module):
+        return None
+    split: Any = nnx.split(model, nnx.Param, ...)
+    graph, _, rest = split
+    return None if jax.tree.leaves(rest) else graph
+
+
 def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
     """Unit, size and method of every mask to choose."""
     return ((unit, keep, method) for unit, keeps in plan.keeps.items() for keep in keeps for method in plan.methods[unit])
@@ -172,9 +196,9 @@ def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
 
 def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str) -> tuple[Any, list[Row]]:
     """The mask that `method` chose, and a row for each stage."""
-    choose = plan.methods[unit][method]
+    choose, scope = plan.methods[unit][method], plan.scopes.get(unit, "network")
     chosen, (mask, _) = _timed(
-        lambda: choose(trial.model, trial.calibration, keep=keep, unit=unit, scope=plan.scope, seed=trial.seed)
+        lambda: choose(trial.model, trial.calibration, keep=keep, unit=unit, scope=scope, seed=trial.seed)
     )
     rows = []
     for refitted in plan.stages:

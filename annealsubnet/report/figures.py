@@ -19,9 +19,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from annealsubnet.report.rows import DENSE, Row, Summary, keep_label, summarize
 
 INK, MUTED, FAINT, PAPER, OURS = "#1c2024", "#60646c", "#dfe3e8", "#ffffff", "#c8500a"
-HUES = ("#0072b2", "#00855f", "#a3478d", "#7a6a00", "#3a8fc7", "#7d5b46", "#5e60b8", "#b04a5a", "#4d7a80")
+HUES = ("#0072b2", "#00855f", "#a3478d", "#7a6a00", "#3a8fc7", "#7d5b46", "#5e60b8", "#b04a5a", "#4d7a80", "#6b7280")
 """Okabe and Ito's colors, and their kin, darkened to a contrast of 4.5 with white."""
-MARKERS = "osD^vPX<>"
+MARKERS = "osD^vPX<>h"
 FINEST = 0.05
 """Errors below this, in percent, are drawn as this."""
 TICKS = (0, 20, 40, 60, 80, 90, 95, 97, 98, 99, 99.5, 99.9)
@@ -60,13 +60,15 @@ def accuracy_figure(rows: Sequence[Row], labels: Mapping[str, str], *, ours: str
     """
     drawn = [row for row in rows if row.method != DENSE and row.refit == refit]
     units = list(dict.fromkeys(row.unit for row in drawn))
+    others = [method for method in dict.fromkeys(row.method for row in drawn) if method != ours]
+    looks = {method: (HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]) for index, method in enumerate(others)}
     dense = summarize([row.accuracy for row in rows if row.method == DENSE])
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.4 * len(units), 4.3), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(units), squeeze=False)[0]
         for panel, unit in zip(panels, units, strict=True):
-            _panel(panel, [row for row in drawn if row.unit == unit], dense, labels, ours)
+            _panel(panel, [row for row in drawn if row.unit == unit], dense, labels, looks | {ours: (OURS, "o")})
             panel.set_title(f"{unit}s kept", loc="left", fontsize=11, fontweight="bold")
         panels[0].set_ylabel("test accuracy, %")
     return figure
@@ -120,8 +122,10 @@ def inline_svg(figure: Figure, title: str) -> str:
     return element.replace(">", f"><title>{title}</title>", 1)
 
 
-def _panel(panel: Axes, rows: Sequence[Row], dense: Summary, labels: Mapping[str, str], ours: str) -> None:
-    """Draw one unit's curves; sizes shrink to the right, where each curve has its name."""
+def _panel(
+    panel: Axes, rows: Sequence[Row], dense: Summary, labels: Mapping[str, str], looks: Mapping[str, tuple[str, str]]
+) -> None:
+    """Draw one unit's curves, the last of `looks` on top; sizes shrink to the right, where each curve has its name."""
     keeps = list(dict.fromkeys(row.keep for row in rows))
     share = {row.keep: row.kept / row.size for row in rows}
     keeps.sort(key=share.__getitem__, reverse=True)
@@ -133,15 +137,12 @@ def _panel(panel: Axes, rows: Sequence[Row], dense: Summary, labels: Mapping[str
         "dense network", (0, 100 * dense.mean), (2, 3), xycoords=("axes fraction", "data"),
         textcoords="offset points", fontsize=8.5, color=MUTED,
     )  # fmt: skip
-    methods = list(dict.fromkeys(row.method for row in rows))
-    others = [method for method in methods if method != ours]
     ends: list[tuple[float, str, str]] = []
-    for method in [*others, *(method for method in methods if method == ours)]:
+    present = {row.method for row in rows}
+    for method, (color, marker) in ((name, look) for name, look in looks.items() if name in present):
         found = [summarize([row.accuracy for row in rows if (row.method, row.keep) == (method, keep)]) for keep in keeps]
         mean, spread = 100 * np.array([one.mean for one in found]), 100 * np.array([one.spread for one in found])
-        number = others.index(method) if method != ours else 0
-        color = OURS if method == ours else HUES[number % len(HUES)]
-        _curve(panel, place, mean, spread, color, MARKERS[number % len(MARKERS)], emphasized=method == ours)
+        _curve(panel, place, mean, spread, color, marker)
         ends.append((float(mean[-1]), labels.get(method, method), color))
     panel.set_xlim(place.max() * 1.12, place.min() / 1.12 if len(place) > 1 else place.min() / 1.5)
     panel.set_xticks(place, [keep_label(keep) for keep in keeps])
@@ -157,11 +158,9 @@ def _panel(panel: Axes, rows: Sequence[Row], dense: Summary, labels: Mapping[str
     _name_ends(panel, ends)
 
 
-def _curve(
-    panel: Axes, place: np.ndarray, mean: np.ndarray, spread: np.ndarray, color: str, marker: str, *, emphasized: bool
-) -> None:
+def _curve(panel: Axes, place: np.ndarray, mean: np.ndarray, spread: np.ndarray, color: str, marker: str) -> None:
     """Draw the curve of one method; every method has bars of one standard deviation, ours a band."""
-    if emphasized:
+    if color == OURS:
         panel.fill_between(place, mean - spread, mean + spread, color=color, alpha=0.18, linewidth=0, zorder=3)
         panel.plot(place, mean, color=color, linewidth=3, marker="o", markersize=6, zorder=5)
         return

@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
+from flax import nnx
 
-from annealsubnet.report import Plan, Trial, compare, smallest_good
+from annealsubnet import evaluate
+from annealsubnet.report import PackageProcedures, Plan, Trial, compare, smallest_good
+
+RNGS = [nnx.Rngs(0), nnx.Rngs(1)]
 
 
 @dataclass
@@ -116,3 +121,26 @@ def test_the_smallest_size_within_a_point_of_the_dense_network_is_good(rows) -> 
     assert smallest_good(rows, "weight", "annealed", refit=True) == 0.5
     assert smallest_good(rows, "weight", "annealed", refit=True, tolerance=0.06) == 0.25
     assert smallest_good(rows, "weight", "magnitude", refit=True) == 0.5, "none is good: the largest"
+
+
+def test_networks_of_one_architecture_share_programs_and_not_results() -> None:
+    networks = [nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 3, rngs=rngs)) for rngs in RNGS]
+    inputs = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    batches = [(inputs, np.argmax(networks[0](inputs), axis=1))]
+    shared = PackageProcedures()
+    together = [shared.prepare(network, batches) for network in networks]
+    assert together[0].programs is together[1].programs
+    alone = [PackageProcedures().prepare(network, batches) for network in networks]
+    assert alone[0].programs is not alone[1].programs
+    assert [shared.evaluate(one, batches) for one in together] == [evaluate(one, batches) for one in networks]
+    assert shared.evaluate(together[0], batches).accuracy == 1 != shared.evaluate(together[1], batches).accuracy
+
+
+def test_networks_with_more_than_parameters_share_nothing() -> None:
+    networks = [nnx.Sequential(nnx.Linear(4, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)) for rngs in RNGS]
+    for network in networks:
+        network.eval()
+    shared = PackageProcedures()
+    batches = [np.ones((2, 4), np.float32)]
+    together = [shared.prepare(network, batches) for network in networks]
+    assert together[0].programs is not together[1].programs
