@@ -176,12 +176,13 @@ class NnxResidual(nnx.Module):
 class LinenBlock(nn.Module):
     channels: int
     stride: int
+    projected: bool
 
     @nn.compact
     def __call__(self, x):
         y = nn.Conv(self.channels, (3, 3), self.stride, use_bias=False, name="conv1")(x)
         y = nn.Conv(self.channels, (3, 3), use_bias=False, name="conv2")(nn.relu(linen_norm("bn1")(y)))
-        if x.shape[-1] != self.channels:
+        if self.projected:
             x = nn.Conv(self.channels, (1, 1), self.stride, name="shortcut")(x)
         return nn.relu(linen_norm("bn2")(y) + x)
 
@@ -189,7 +190,7 @@ class LinenBlock(nn.Module):
 class LinenResidual(nn.Module):
     def setup(self):
         self.stem = nn.Conv(4, (3, 3))
-        self.first, self.second = LinenBlock(4, 1), LinenBlock(6, 2)
+        self.first, self.second = LinenBlock(4, 1, False), LinenBlock(6, 2, True)
         self.out = nn.Dense(3)
 
     def __call__(self, x):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from annealsubnet.networks.layer import Layer, Norm, Normalization, Window
 from annealsubnet.networks.model import Model, Params, arrays
@@ -79,26 +80,29 @@ def _own(module: nn.Module, leaf: str) -> str:
     return "/".join((*module.path, leaf))
 
 
-def _dense(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
-    shape = (inputs.shape[-1], module.features)
-    return Layer(_name(module), _own(module, "kernel"), _bias(module), shape, 1)
+def _shape(module: Any, leaf: str) -> tuple[int, ...]:
+    """Of a parameter as it is: what a module says of itself may be overruled (by `annealsubnet.shrink`, for one)."""
+    (value,) = jax.tree.leaves(module.get_variable("params", leaf))
+    return tuple(value.shape)
 
 
 def _bias(module: Any) -> str | None:
-    return _own(module, "bias") if module.use_bias else None
+    return _own(module, "bias") if module.has_variable("params", "bias") else None
+
+
+def _dense(module: Any, _inputs: Any, _others: Any, _kwargs: Any) -> Layer:
+    return Layer(_name(module), _own(module, "kernel"), _bias(module), _shape(module, "kernel"), 1)
 
 
 def _dense_general(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
     axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
-    features = module.features if isinstance(module.features, tuple) else (module.features,)
     trailing = tuple(range(inputs.ndim - len(axes), inputs.ndim))
     if module.batch_dims or tuple(axis % inputs.ndim for axis in axes) != trailing:
         raise ValueError(
             f"DenseGeneral {_name(module)!r} contracts axes {axes} with batch dims {module.batch_dims}; "
             "only trailing axes without batch dims are supported: leave it out, or transpose its input first."
         )
-    shape = (*inputs.shape[-len(axes) :], *features)
-    return Layer(_name(module), _own(module, "kernel"), _bias(module), shape, len(axes))
+    return Layer(_name(module), _own(module, "kernel"), _bias(module), _shape(module, "kernel"), len(axes))
 
 
 def _conv(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
@@ -114,8 +118,8 @@ def _conv(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
         per_axis(module.input_dilation, rank),
         per_axis(module.kernel_dilation, rank),
     )
-    groups = module.feature_group_count
-    shape = (*size, inputs.shape[-1] // groups, module.features)
+    shape = _shape(module, "kernel")
+    groups = max(inputs.shape[-1] // shape[-2], 1)
     return Layer(name, _own(module, "kernel"), _bias(module), shape, rank + 1, groups, window)
 
 

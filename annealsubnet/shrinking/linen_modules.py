@@ -57,7 +57,10 @@ def rebuild_linen(module: nn.Module, variables: Mapping[str, Any], smaller: Smal
         if last == "out" and f"{attention}/query" in smaller.layers:
             num_heads, head_size = layer.shape[:2]
             sizes[attention] = {"num_heads": num_heads, "qkv_features": num_heads * head_size, "out_features": layer.shape[-1]}
-    return Shrunk(module, tuple((name, tuple(attributes.items())) for name, attributes in sizes.items())), new
+    told = {name: tuple(attributes.items()) for name, attributes in sizes.items()}
+    if isinstance(module, Shrunk):
+        module, told = module.base, {**dict(module.sizes), **told}
+    return Shrunk(module, tuple(told.items())), new
 
 
 def _layer_sizes(layer: Layer) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def _with_leaves(tree: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str
 def _resized(sizes: Mapping[str, Any], call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
     module = context.module
     found = sizes.get("/".join(module.path))
-    if found is None or isinstance(module, Shrunk):
+    if found is None:
         return call(*args, **kwargs)
     new = {name: value for name, value in found if hasattr(module, name)}
     old = {name: getattr(module, name) for name in new}
