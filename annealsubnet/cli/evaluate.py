@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from annealsubnet.cli.commands import Evaluate
+from annealsubnet.cli.refusals import Refusal
 from annealsubnet.cli.subjects import subject_of
 from annealsubnet.masks import Mask
 from annealsubnet.report.comparison import PackageProcedures
@@ -21,6 +22,8 @@ def evaluate(options: Evaluate) -> None:
         Refusal: They can't be carried out.
         ValueError, TypeError, OSError: As the package's functions raise them; a mask for another model among them.
     """
+    if not options.mask.is_file():
+        raise Refusal(f"There is no mask {options.mask}; give one that prune or Mask.save wrote with --mask.")
     mask = Mask.load(options.mask)
     procedures = PackageProcedures()
     subject = subject_of(options)

@@ -1,0 +1,230 @@
+"""Every kind of bad input, through the command: one sentence with what was found and what to do, and code 2."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annealsubnet import cli
+
+OWN = """
+import jax
+import numpy as np
+from flax import nnx
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 6)).astype("float32")
+Y = RNG.integers(0, 3, 60)
+
+
+def net(hidden=8):
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(nnx.Linear(6, hidden, rngs=rngs), nnx.relu, nnx.Linear(hidden, 3, rngs=rngs))
+
+
+def good():
+    return net(), (X, Y), (X, Y)
+
+
+def other():
+    return net(12), (X, Y), (X, Y)
+
+
+def no_batches():
+    return net(), [], (X, Y)
+
+
+def other_shape():
+    return net(), [(X, Y), (X[:, :5], Y)], (X, Y)
+
+
+def other_dtype():
+    return net(), [(X, Y), (X.astype("int32"), Y)], (X, Y)
+
+
+def wide():
+    return net(), (X[:, :5], Y), (X[:, :5], Y)
+
+
+def wide_test():
+    return net(), (X, Y), (X[:, :5], Y)
+
+
+def nan_input():
+    x = X.copy()
+    x[3, 2] = np.nan
+    return net(), (x, Y), (X, Y)
+
+
+def infinite_test():
+    x = X.copy()
+    x[3, 2] = np.inf
+    return net(), (X, Y), (x, Y)
+
+
+def nan_weight():
+    model = net()
+    model.layers[0].kernel[...] = model.layers[0].kernel[...].at[1, 1].set(np.nan)
+    return model, (X, Y), (X, Y)
+
+
+def labels_beyond():
+    return net(), (X, Y), (X, Y + 1)
+
+
+def labels_missing():
+    return net(), (X, Y), X
+
+
+def labels_real():
+    return net(), (X, Y), (X, Y + 0.5)
+
+
+def labels_short():
+    return net(), (X, Y), [(X, Y[:-1])]
+
+
+class Recurrent(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.inner, self.outer = nnx.Linear(6, 6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        for _ in range(2):
+            x = nnx.relu(self.inner(x))
+        return self.outer(x)
+
+
+def twice():
+    return Recurrent(), (X, Y), (X, Y)
+
+
+class Training(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.inner, self.drop = nnx.Linear(6, 6, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+        self.outer = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.outer(self.drop(nnx.relu(self.inner(x))))
+
+
+def training():
+    return Training(), (X, Y), (X, Y)
+
+
+def no_model():
+    return "a network", (X, Y), (X, Y)
+"""
+
+FUNCTIONS = {
+    "no_batches": "There are no batches",
+    "other_shape": "(5,)",
+    "other_dtype": "int32",
+    "wide": "(5,)",
+    "wide_test": "(5,)",
+    "nan_input": "NaN",
+    "infinite_test": "NaN or infinite",
+    "nan_weight": "NaN",
+    "labels_beyond": "the network has 3 outputs",
+    "labels_missing": "labels are needed",
+    "labels_real": "float64",
+    "labels_short": "60 inputs and 59 labels",
+    "twice": "inner",
+    "training": "drop",
+    "no_model": "this is a str",
+}
+OPTIONS = {
+    "keep beyond what there is": (["--keep", "1000"], "1000"),
+    "no such sampler": (["--sampler", "quantum"], "no sampler 'quantum'; use one of annealer, simulated-annealing"),
+    "no such option": (["--sampler", "annealer", "--sampler-option", "num_sweps=10"], "num_sweps"),
+    "no such option of D-Wave's": (["--sampler", "simulated-annealing", "--sampler-option", "sweeps=10"], "sweeps"),
+    "an option of no sampler": (["--sampler-option", "num_reads=10"], "needs --sampler"),
+    "an option without value": (["--sampler", "annealer", "--sampler-option", "num_reads"], "write NAME=VALUE"),
+    "a method for another unit": (["--method", "activation"], "activation"),
+    "no heads": (["--unit", "head", "--method", "magnitude"], "head"),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("mine.py").write_text(OWN)
+
+
+def refused(capsys, *words: str) -> str:
+    """What the command says when it refuses `words` and writes nothing."""
+    before = sorted(path for path in Path().iterdir() if path.name != "__pycache__")
+    assert cli.main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("annealsubnet: ") and captured.err.count("\n") == 1
+    assert sorted(path for path in Path().iterdir() if path.name != "__pycache__") == before
+    return captured.err
+
+
+@pytest.mark.parametrize("method", ["annealed", "magnitude"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_bad_networks_and_data_are_refused(capsys, function, method) -> None:
+    words = ["prune", f"mine:{function}", "--seed", "0", "--unit", "weight", "--keep", ".5", "--method", method]
+    assert FUNCTIONS[function] in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_that_do_not_exist_are_refused(capsys, name) -> None:
+    words, says = OPTIONS[name]
+    unit = [] if "--unit" in words else ["--unit", "weight"]
+    method = [] if "--method" in words else ["--method", "annealed"]
+    size = [] if "--keep" in words else ["--keep", ".5"]
+    assert says in refused(capsys, "prune", "mine:good", "--seed", "0", *unit, *method, *size, *words)
+
+
+def test_a_mask_that_is_truncated_foreign_or_for_another_network_is_refused(capsys) -> None:
+    words = ["--seed", "0", "--unit", "weight", "--keep", ".5", "--method", "magnitude", "--quiet"]
+    assert cli.main(["prune", "mine:good", *words]) == 0
+    mask = Path("annealsubnet-results/mask.safetensors")
+    assert cli.main(["evaluate", "mine:good"]) == 0
+    assert "then refitted" in capsys.readouterr().out
+    assert "another model" in refused(capsys, "evaluate", "mine:other", "--mask", str(mask))
+    Path("truncated.safetensors").write_bytes(mask.read_bytes()[:-10])
+    Path("foreign.safetensors").write_bytes(b"\x89PNG and so on")
+    for name in ("truncated", "foreign"):
+        assert f"{name}.safetensors" in refused(capsys, "evaluate", "mine:good", "--mask", f"{name}.safetensors")
+    assert "none.safetensors" in refused(capsys, "evaluate", "mine:good", "--mask", "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda arrays: arrays.pop("fc2/bias"), "missing: fc2/bias"),
+        (lambda arrays: arrays.update({"fc9/kernel": np.zeros(3)}), "unexpected: fc9/kernel"),
+        (lambda arrays: arrays.update({"fc1/bias": np.zeros(3)}), "of another shape: fc1/bias"),
+        (lambda arrays: arrays["fc1/kernel"].fill(np.nan), "NaN or infinite values in fc1/kernel"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(capsys, change, says) -> None:
+    from flax import nnx
+
+    from annealsubnet.examples import named_network
+
+    state = nnx.to_flat_state(nnx.state(named_network("digits-mlp").build(seed=0), nnx.Param))
+    arrays = {"/".join(map(str, keys)): np.array(leaf[...]) for keys, leaf in state}
+    change(arrays)
+    np.savez("weights.npz", **arrays)
+    says_what = refused(capsys, "prune", "--network", "digits-mlp", "--checkpoint", "weights.npz")
+    assert says in says_what and "weights.npz" in says_what
+
+
+def test_a_checkpoint_that_is_truncated_is_refused(capsys) -> None:
+    Path("weights.npz").write_bytes(b"PK\x03\x04 half a file")
+    assert "weights.npz" in refused(capsys, "prune", "--network", "digits-mlp", "--checkpoint", "weights.npz")
+
+
+def test_a_sampler_solves_the_quadratic_models() -> None:
+    words = ["--sampler", "simulated-annealing", "--sampler-option", "num_reads=2", "num_sweeps=20"]
+    common = ["--seed", "0", "--unit", "weight", "--keep", ".5", "--method", "annealed", "--quiet"]
+    assert cli.main(["prune", "mine:good", *common, *words]) == 0
+    assert "num_sweeps=20" in Path("annealsubnet-results/config.json").read_text()
