@@ -71,6 +71,7 @@ class Annealer(dimod.Sampler, dimod.Initialized):
         state: Literal["best", "last"] = "best",
         num_replicas: int | None = None,
         presolve: bool = False,
+        backend: Literal["auto", "numba", "jax"] = "auto",
         **unknown: Any,
     ) -> dimod.SampleSet:
         """Anneal a binary quadratic model.
@@ -100,6 +101,8 @@ class Annealer(dimod.Sampler, dimod.Initialized):
             num_replicas: replicas of each read, spread over the beta range and exchanged (parallel tempering), instead
                 of one that is cooled; each makes `num_sweeps` sweeps.
             presolve: fix variables by roof duality and anneal connected components apart, which keeps an optimum.
+            backend: "numba" for the CPU's kernels, "jax" for those of an accelerator (which have no early stop); by
+                default the latter only where JAX has a GPU or TPU and the work is worth its transfer.
             **unknown: refused.
 
         Returns:

@@ -1,5 +1,7 @@
 """Annealing of one energy in many reads: choose a schedule and a kernel, run, and take the energies in float64."""
 
+import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,12 +9,15 @@ import numpy as np
 
 from annealsubnet.solvers.compiled import Compiled, Energy, Groups, compile_energy
 from annealsubnet.solvers.lanes import anneal_reads_in_lanes
-from annealsubnet.solvers.options import Options
+from annealsubnet.solvers.options import NUM_READS, Options
 from annealsubnet.solvers.reads import anneal_reads
 from annealsubnet.solvers.running import Stops, keys_for, run_reads
 from annealsubnet.solvers.schedules import default_beta_range
 from annealsubnet.solvers.tempering import temper_reads
 from annealsubnet.solvers.vectors import LANES
+
+# Proposals from which an accelerator is worth its compilation and transfers.
+_DEVICE_WORK = 1e9
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,19 @@ class Annealed:
 def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options, seed: int) -> Annealed:
     """Anneal from the given states (0 or 1, one row a read)."""
     betas = options.betas(lambda: _default_range(energy, groups))
+    on_device = energy.size > 0 and _on_device(energy, options)
+    if on_device:
+        from annealsubnet.solvers.jax_kernels import anneal_on_device
+
+        keep_best = options.state == "best"
+        states = anneal_on_device(energy, groups, states, betas, seed, keep_best=keep_best)
+        options = dataclasses.replace(options, beta_schedule=(), beta_range=None, num_sweeps=0)
     compiled = compile_energy(energy, groups)
     states = np.ascontiguousarray(states[:, compiled.order])
     counts = np.zeros((len(states), 4), np.int64)
-    reason = _run(compiled, energy, states, counts, betas, options, seed) if energy.size else None
+    left = betas[:0] if on_device else betas
+    reason = _run(compiled, energy, states, counts, left, options, seed) if energy.size else None
+    counts[:, 0] += betas.size if on_device else 0
     found = np.flatnonzero(counts[:, 2])
     end = int(found[0]) + 1 if found.size and reason is None else len(states)
     used = np.flatnonzero(counts[:end, 3]) if energy.size else np.arange(end)
@@ -45,7 +59,13 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
     answer[:, compiled.order] = states[used]
     info = {
         "beta_range": (float(betas[0]), float(betas[-1])) if betas.size else None,
-        "kernel": "lanes" if _in_lanes(compiled, len(states), options) else "dense" if compiled.is_dense else "sparse",
+        "kernel": "jax"
+        if on_device
+        else "lanes"
+        if _in_lanes(compiled, len(states), options)
+        else "dense"
+        if compiled.is_dense
+        else "sparse",
         "sweeps": int(counts[used, 0].sum()),
         "moves_tried": int(counts[used, 0].sum()) * _moves_a_sweep(groups),
         "moves_accepted": int(counts[used, 1].sum()),
@@ -89,6 +109,17 @@ def _run(
         stops=Stops(options.time_limit, options.interrupt_function),
         multiple=LANES if in_lanes else 1,
     )
+
+
+def _on_device(energy: Energy, options: Options) -> bool:
+    """Whether JAX's kernels are asked for, or JAX is at hand with an accelerator and the work is worth it."""
+    if options.backend != "auto":
+        return options.backend == "jax"
+    only_numba = (options.groups, options.target, options.time_limit, options.interrupt_function, options.num_replicas)
+    work = float(energy.size) * options.sweeps * (options.num_reads or NUM_READS)
+    if "jax" not in sys.modules or any(option is not None for option in only_numba) or work < _DEVICE_WORK:
+        return False
+    return bool(sys.modules["jax"].default_backend() in ("gpu", "tpu"))
 
 
 def _in_lanes(compiled: Compiled, num_reads: int, options: Options) -> bool:

@@ -45,6 +45,7 @@ class Options:
     state: Literal["best", "last"] = "best"
     num_replicas: int | None = None
     presolve: bool = False
+    backend: Literal["auto", "numba", "jax"] = "auto"
 
     def __post_init__(self) -> None:
         _whole("num_reads", self.num_reads, 1)
@@ -55,6 +56,11 @@ class Options:
         _whole("num_replicas", self.num_replicas, 2)
         if self.state not in ("best", "last"):
             raise ValueError(f'state must be "best" or "last"; it is {self.state!r}.')
+        if self.backend not in ("auto", "numba", "jax"):
+            raise ValueError(f'backend must be "auto", "numba" or "jax"; it is {self.backend!r}.')
+        only_numba = [name for name in ("groups", "target", "num_replicas") if getattr(self, name) is not None]
+        if self.backend == "jax" and only_numba:
+            raise ValueError(f'backend "jax" has no {", ".join(only_numba)}; leave the backend to choose itself.')
         if self.initial_states_generator not in ("none", "tile", "random"):
             raise ValueError(
                 f'initial_states_generator must be "none", "tile" or "random"; it is {self.initial_states_generator!r}.'

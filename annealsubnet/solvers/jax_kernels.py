@@ -1,0 +1,225 @@
+"""The annealer's kernels in JAX, for accelerators: reads and problems are vectorized, not threads.
+
+- `flip_dense`: Metropolis flips in sequence, each variable in all reads of all problems at once.
+- `flip_sparse`: chromatic updates; variables of one color share no coupling, so a whole color is updated in parallel
+  from its neighbors' states, and the result is that of flipping them one after the other.
+- `exchange_dense`: a kept variable, drawn uniformly, is put back in its own or any free place j, drawn from the Boltzmann
+  distribution of the fields by the Gumbel-max trick, argmax_j (-β (f_j - C_ij) + Gumbel noise). That is a heat bath for
+  the place of one of k labelled particles, so it leaves the Boltzmann distribution at fixed count invariant and rejects
+  nothing but staying; a sweep makes as many of them as there are kept variables.
+
+All three scan over the schedule inside one compiled call and keep the best state seen at the end of a sweep.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Bool, Float, Int
+
+from annealsubnet.solvers.compiled import Energy, Groups, scale_of
+
+
+def _energies(linear: Array, fields: Array, states: Array) -> Array:
+    return 0.5 * jnp.sum(jnp.where(states, linear[:, None] + fields, 0.0), axis=-1)
+
+
+def _keep_best(best: tuple[Array, Array], states: Array, energies: Array) -> tuple[Array, Array]:
+    better = energies < best[1]
+    return jnp.where(better[..., None], states, best[0]), jnp.where(better, energies, best[1])
+
+
+@partial(jax.jit, static_argnames="keep_best")
+def flip_dense(
+    linear: Float[Array, "problems variables"],
+    couplings: Float[Array, "problems variables variables"],
+    states: Bool[Array, "problems reads variables"],
+    betas: Float[Array, "sweeps"],
+    key: Array,
+    *,
+    keep_best: bool,
+) -> Bool[Array, "problems reads variables"]:
+    """Anneal dense problems by flips; every read of every problem flips the same variable at the same time."""
+    size = linear.shape[1]
+
+    def fields_of(states: Array) -> Array:
+        kept = states.astype(linear.dtype)
+        return linear[:, None] + jnp.einsum("prj,pij->pri", kept, couplings, precision="highest")
+
+    def sweep(carry: Any, inputs: Any) -> Any:
+        states, best = carry
+        beta, sweep_key = inputs
+        limits = jax.random.exponential(sweep_key, (size, *states.shape[:2]))
+
+        def flip(i: Array, both: Any) -> Any:
+            states, fields = both
+            direction = 1.0 - 2.0 * states[:, :, i]
+            accepted = beta * direction * fields[:, :, i] < limits[i]
+            change = jnp.where(accepted, direction, 0.0)
+            return states.at[:, :, i].set(states[:, :, i] ^ accepted), fields + change[..., None] * couplings[:, i, None]
+
+        states, fields = jax.lax.fori_loop(0, size, flip, (states, fields_of(states)))
+        return (states, _keep_best(best, states, _energies(linear, fields, states)) if keep_best else best), None
+
+    best = (states, _energies(linear, fields_of(states), states))
+    (states, best), _ = jax.lax.scan(sweep, (states, best), (betas, jax.random.split(key, betas.shape[0])))
+    return best[0] if keep_best else states
+
+
+@partial(jax.jit, static_argnames="keep_best")
+def exchange_dense(
+    linear: Float[Array, "problems variables"],
+    couplings: Float[Array, "problems variables variables"],
+    states: Bool[Array, "problems reads variables"],
+    betas: Float[Array, "sweeps"],
+    key: Array,
+    *,
+    keep_best: bool,
+) -> Bool[Array, "problems reads variables"]:
+    """Anneal dense problems by informed exchanges; every read keeps the count of its state."""
+    problems = jnp.arange(linear.shape[0])[:, None]
+    moves = jnp.max(states.sum(axis=-1))
+
+    def fields_of(states: Array) -> Array:
+        kept = states.astype(linear.dtype)
+        return linear[:, None] + jnp.einsum("prj,pij->pri", kept, couplings, precision="highest")
+
+    def exchange(beta: Array, _: Array, carry: Any) -> Any:
+        states, fields, key = carry
+        key, out_key, in_key = jax.random.split(key, 3)
+        out = jnp.argmax(jnp.where(states, jax.random.uniform(out_key, states.shape), -1.0), axis=-1)
+        rows = jnp.arange(states.shape[1])[None]
+        without = fields - couplings[problems, out]
+        free = ~states.at[problems, rows, out].set(False)
+        # Relative to the place it left, so that a descent (β = inf) has neither inf - inf nor a tie with noise.
+        changes = without - without[problems, rows, out][..., None]
+        score = jnp.where(free, -beta * changes + jax.random.gumbel(in_key, states.shape), -jnp.inf)
+        into = jnp.argmax(score, axis=-1)
+        any_kept = states.any(axis=-1)
+        moved = states.at[problems, rows, out].set(False).at[problems, rows, into].set(True)
+        states = jnp.where(any_kept[..., None], moved, states)
+        fields = jnp.where(any_kept[..., None], without + couplings[problems, into], fields)
+        return states, fields, key
+
+    def sweep(carry: Any, inputs: Any) -> Any:
+        states, best = carry
+        beta, sweep_key = inputs
+        start = (states, fields_of(states), sweep_key)
+        states, fields, _ = jax.lax.fori_loop(0, moves, partial(exchange, beta), start)
+        return (states, _keep_best(best, states, _energies(linear, fields, states)) if keep_best else best), None
+
+    best = (states, _energies(linear, fields_of(states), states))
+    (states, best), _ = jax.lax.scan(sweep, (states, best), (betas, jax.random.split(key, betas.shape[0])))
+    return best[0] if keep_best else states
+
+
+@partial(jax.jit, static_argnames="keep_best")
+def flip_sparse(
+    linear: Float[Array, "padded"],
+    neighbors: Int[Array, "padded degree"],
+    values: Float[Array, "padded degree"],
+    colors: Int[Array, "colors members"],
+    states: Bool[Array, "padded reads"],
+    betas: Float[Array, "sweeps"],
+    key: Array,
+    *,
+    keep_best: bool,
+) -> Bool[Array, "padded reads"]:
+    """Anneal a sparse problem by chromatic flips; the last variable is padding, coupled to nothing."""
+
+    def fields_of(members: Array, states: Array) -> Array:
+        kept = states[neighbors[members]].astype(linear.dtype)
+        return linear[members, None] + jnp.einsum("mdr,md->mr", kept, values[members], precision="highest")
+
+    def energies_of(states: Array) -> Array:
+        fields = fields_of(jnp.arange(linear.shape[0]), states)
+        return 0.5 * jnp.sum(jnp.where(states, fields + linear[:, None], 0.0), axis=0)
+
+    def sweep(carry: Any, inputs: Any) -> Any:
+        states, best = carry
+        beta, sweep_key = inputs
+
+        def update(states: Array, inputs: Any) -> Any:
+            members, color_key = inputs
+            own = states[members]
+            limits = jax.random.exponential(color_key, own.shape)
+            accepted = beta * (1.0 - 2.0 * own) * fields_of(members, states) < limits
+            return states.at[members].set(own ^ accepted), None
+
+        states, _ = jax.lax.scan(update, states, (colors, jax.random.split(sweep_key, colors.shape[0])))
+        if keep_best:
+            energies = energies_of(states)
+            better = energies < best[1]
+            best = jnp.where(better, states, best[0]), jnp.where(better, energies, best[1])
+        return (states, best), None
+
+    best = (states, energies_of(states))
+    (states, best), _ = jax.lax.scan(sweep, (states, best), (betas, jax.random.split(key, betas.shape[0])))
+    return best[0] if keep_best else states
+
+
+def color_classes(couplings: scipy.sparse.csr_array) -> Int[np.ndarray, "colors members"]:
+    """Greedy coloring, most coupled variables first: rows of variables that share no coupling, filled up with `size`."""
+    size = couplings.shape[0]
+    starts, columns = couplings.indptr, couplings.indices
+    colors = np.full(size, -1, np.int64)
+    for variable in np.argsort(-np.diff(starts), kind="stable"):
+        taken = {int(color) for color in colors[columns[starts[variable] : starts[variable + 1]]]}
+        color = 0
+        while color in taken:
+            color += 1
+        colors[variable] = color
+    counts = np.bincount(colors, minlength=1)
+    classes = np.full((counts.size, max(int(counts.max(initial=0)), 1)), size, np.int32)
+    for color in range(counts.size):
+        members = np.flatnonzero(colors == color)
+        classes[color, : members.size] = members
+    return classes
+
+
+def _padded_neighbors(couplings: scipy.sparse.csr_array, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbors and couplings of each variable in rows of equal length; one more row, of padding."""
+    size = couplings.shape[0]
+    degrees = np.diff(couplings.indptr)
+    neighbors = np.full((size + 1, max(int(degrees.max(initial=0)), 1)), size, np.int32)
+    values = np.zeros(neighbors.shape, np.float32)
+    rows = np.repeat(np.arange(size), degrees)
+    places = np.arange(couplings.nnz) - np.repeat(couplings.indptr[:-1], degrees)
+    neighbors[rows, places] = couplings.indices
+    values[rows, places] = couplings.data / scale
+    return neighbors, values
+
+
+def anneal_on_device(
+    energy: Energy, groups: Groups, states: np.ndarray, betas: np.ndarray, seed: int, *, keep_best: bool
+) -> np.ndarray:
+    """Anneal one problem in JAX from the given states (0 or 1, one row a read); returns states of the same form.
+
+    Raises:
+        ValueError: for groups other than one of all variables, which only the CPU's kernels exchange.
+    """
+    exchanged = groups.counts.size > 0
+    if exchanged and not (groups.counts.size == 1 and (groups.member == 0).all()):
+        raise ValueError('groups need backend="numba"; the JAX kernels exchange only among all variables (num_kept).')
+    sparse = scipy.sparse.issparse(energy.couplings)
+    scale = scale_of(energy.linear, energy.couplings.data if sparse else energy.couplings)
+    linear = (energy.linear / scale).astype(np.float32)
+    # A finite stand-in for temperature zero: larger products than float32 holds would be inf * 0.
+    schedule = np.minimum(betas * scale, 1e30).astype(np.float32)
+    key = jax.random.key(seed)
+    if sparse and not exchanged:
+        neighbors, values = _padded_neighbors(energy.couplings, scale)
+        start = np.zeros((energy.size + 1, len(states)), np.bool_)
+        start[:-1] = states.T != 0
+        padded = np.append(linear, np.float32(1.0))
+        colors = color_classes(energy.couplings)
+        found = flip_sparse(padded, neighbors, values, colors, start, schedule, key, keep_best=keep_best)
+        return np.asarray(found)[:-1].T.astype(np.int8)
+    dense = energy.couplings.toarray() if sparse else energy.couplings
+    kernel = exchange_dense if exchanged else flip_dense
+    matrix = (dense / scale).astype(np.float32)[None]
+    found = kernel(linear[None], matrix, states[None] != 0, schedule, key, keep_best=keep_best)
+    return np.asarray(found)[0].astype(np.int8)
