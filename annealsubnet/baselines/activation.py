@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from annealsubnet.baselines.selection import Result, from_scores, traced_on_data
+from annealsubnet.baselines.selection import Result, comparable, from_scores, traced_on_data
 from annealsubnet.budgets import Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.statistics.gates import by_site, unit_activations
@@ -20,10 +20,10 @@ def activation(
     seed: int = 0,
     loss: Loss = cross_entropy,
 ) -> Result:
-    """Keep the neurons or heads with the largest mean activation: score_u = E|a_u|.
+    """Keep the neurons or heads with the largest mean activation: score_u = E|a_u| / √Σ_v (E|a_v|)², v over u's own site.
 
     The activation is what later layers read, behind the activation function and pooling, so that for a ReLU the absolute value
-    changes nothing. Labels are not read.
+    changes nothing. The norm, from the paper of 2017, makes layers comparable. Labels are not read.
 
     Args:
         model, batches, keep, scope, exclude, seed, loss: as in `annealsubnet.baselines`.
@@ -57,4 +57,4 @@ def activation(
     network = traced_on_data(model, batches, "activation")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     statistics = unit_activations(network, batches or (), unit=unit, sites=budget.selected)
-    return from_scores(model, network, by_site(statistics.places, statistics.mean_absolute), budget)
+    return from_scores(model, network, comparable(by_site(statistics.places, statistics.mean_absolute)), budget)

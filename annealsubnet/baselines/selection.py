@@ -56,6 +56,11 @@ def from_scores(model: Any, subject: Any, scores: Mapping[str, Any], budget: Bud
     return mask, mask.apply(model)
 
 
+def comparable(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scores of each site divided by their ℓ2 norm, so that sites can be compared; all zeros stay."""
+    return {name: values / (np.linalg.norm(values) or 1.0) for name, values in scores.items()}
+
+
 def sum_over_units(network: Network, site: Site, values: Mapping[str, Any]) -> np.ndarray:
     """For each unit of a site the sum of what its kernels' numbers are worth: `[units]`, float64.
 

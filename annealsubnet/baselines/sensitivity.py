@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from annealsubnet.baselines.selection import Result, from_scores, sum_over_units, traced_on_data
+from annealsubnet.baselines.selection import Result, comparable, from_scores, sum_over_units, traced_on_data
 from annealsubnet.budgets import Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network
@@ -36,7 +36,8 @@ def taylor(
         "absolute":  score_u = E_n |c_nu|          "squared":  score_u = (E_n c_nu)²
 
     with c_nu = ∂loss_n/∂g_u; for a weight c_nu = w ∂loss_n/∂w. The absolute form takes each example by itself, so it does not
-    vanish where the mean gradient does, at the end of training.
+    vanish where the mean gradient does, at the end of training. As in its paper, scores of neurons are divided by their layer's
+    ℓ2 norm, which makes layers comparable.
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss: as in `annealsubnet.baselines`.
@@ -70,15 +71,17 @@ def taylor(
         moments = kernel_gradients(network, batches or (), loss=loss)
         return _times_kernels(network, moments.mean_absolute, lambda w, g: np.abs(w) * g)
 
-    def by_gate(gates: GateGradients) -> np.ndarray:
-        return gates.mean**2 if form == "squared" else gates.mean_absolute
+    def by_gate(gates: GateGradients) -> Mapping[str, np.ndarray]:
+        if form == "squared":
+            return by_site(gates.places, gates.mean**2)
+        return comparable(by_site(gates.places, gates.mean_absolute))
 
     network = traced_on_data(model, batches, "taylor")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     if unit == "weight":
         return from_scores(model, network, by_weight(network), budget)
     gates = gate_gradients(network, batches or (), unit=unit, sites=budget.selected, loss=loss)
-    return from_scores(model, network, by_site(gates.places, by_gate(gates)), budget)
+    return from_scores(model, network, by_gate(gates), budget)
 
 
 def fisher(
