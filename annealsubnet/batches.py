@@ -3,15 +3,17 @@
 `batches` is anything that can be iterated again and again over inputs or (inputs, labels).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+Batches = Any
+"""An iterable over inputs or (inputs, labels); `Any`, since what is none is refused here in words."""
 Pair = tuple[np.ndarray, np.ndarray | None]
 
 
-def stream(batches: Iterable[Any]) -> Iterator[Pair]:
+def stream(batches: Batches) -> Iterator[Pair]:
     """Each batch as (inputs, labels or None), checked.
 
     Raises:
@@ -30,12 +32,12 @@ def stream(batches: Iterable[Any]) -> Iterator[Pair]:
         raise ValueError("There are no batches: the iterable is empty, or a generator that was already used up; give a list.")
 
 
-def first_inputs(batches: Iterable[Any]) -> np.ndarray:
+def first_inputs(batches: Batches) -> np.ndarray:
     """The inputs of the first batch."""
     return next(stream(batches))[0]
 
 
-def labeled(batches: Iterable[Any], *, classes: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def labeled(batches: Batches, *, classes: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each batch as (inputs, labels).
 
     Args:
@@ -53,7 +55,7 @@ def labeled(batches: Iterable[Any], *, classes: int | None) -> Iterator[tuple[np
         yield inputs, labels
 
 
-def _iterate(batches: Iterable[Any]) -> Iterator[Any]:
+def _iterate(batches: Batches) -> Iterator[Any]:
     if batches is None or isinstance(batches, (str, dict)) or not hasattr(batches, "__iter__"):
         raise TypeError(f"batches must be an iterable of inputs or of (inputs, labels), not {type(batches).__name__}.")
     return iter(batches)

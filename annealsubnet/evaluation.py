@@ -1,6 +1,6 @@
 """Evaluation: how well a network does on labeled batches, and what it costs, whole or under a mask."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from annealsubnet.batches import first_inputs, labeled
+from annealsubnet.batches import Batches, first_inputs, labeled
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
@@ -53,7 +53,7 @@ class Evaluation:
         )
 
 
-def evaluate(model: Any, batches: Iterable[Any], mask: Mask | None = None, *, loss: Loss = cross_entropy) -> Evaluation:
+def evaluate(model: Any, batches: Batches, mask: Mask | None = None, *, loss: Loss = cross_entropy) -> Evaluation:
     """Accuracy, loss and cost of a network, streamed over labeled batches.
 
     Args:
