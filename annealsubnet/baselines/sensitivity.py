@@ -165,7 +165,7 @@ def obd(
         [[False, False], [False, True]]
 
     References:
-        LeCun, Denker, Solla, "Optimal Brain Damage", NeurIPS 1989, section 2.1, equation (5) and section 2.2.
+        LeCun, Denker, Solla, "Optimal Brain Damage", NeurIPS 1989, section 2: the saliency h_kk u_k² / 2 of its recipe.
     """
     network = traced_on_data(model, batches, "obd")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
@@ -259,8 +259,8 @@ def grasp(
         [[False, False], [False, True]]
 
     References:
-        Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, section 4.1,
-        equation (8), algorithm 1.
+        Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, section 4,
+        algorithm 1; the temperature is that of its code.
     """
     network = traced_on_data(model, batches, "grasp")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)

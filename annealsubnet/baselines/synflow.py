@@ -5,7 +5,7 @@ The network with absolute parameters is run on an input of ones; R is the sum of
     |w| ∂R/∂|w|,
 
 is its share in all paths from input to output. The scores of all weights into a neuron sum to those out of it, so every layer
-has the same total (equation 6 of the paper), and removing in many small rounds keeps layers from collapsing.
+has the same total (theorem 2 of the paper), and removing in many small rounds keeps layers from collapsing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,7 +69,7 @@ def synflow(
 
     References:
         Tanaka, Kunin, Yamins, Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic flow",
-        NeurIPS 2020, algorithm 1; equation (6) is the law of conservation.
+        NeurIPS 2020, algorithm 1; theorems 1 and 2 are the laws of conservation.
     """
     if rounds < 1:
         raise ValueError(f"rounds is at least 1, not {rounds}.")

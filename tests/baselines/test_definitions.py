@@ -225,7 +225,7 @@ def test_synflow_by_paths(rounds):
     size = sum(kernel.size for kernel in kernels)
     for number in range(1, rounds + 1):
         flows = flow_by_paths(kernels, kept)
-        # The law of conservation (equation 6): every layer has the same total.
+        # The law of conservation (theorem 2): every layer has the same total.
         totals = [flow.sum() for flow in flows]
         np.testing.assert_allclose(totals, totals[0], rtol=1e-10)
         flat = np.where(np.concatenate([mask.ravel() for mask in kept]), np.concatenate([flow.ravel() for flow in flows]), -1)
