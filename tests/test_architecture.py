@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the values everything is made of down to the command. The solvers know nothing of networks.
 ORDER = [
     "trees",
+    "frozen",
     "progress",
     "batches",
     "networks",
