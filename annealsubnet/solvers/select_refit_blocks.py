@@ -24,7 +24,7 @@ from annealsubnet.solvers.select_refit_kernels import FLOOR, MATH, copy_floats, 
 from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
 
 _REJECTED = -1e300
-_STRIP = 512  # columns of a product at a time
+_ROWS = 64  # of a product at a time, so that it stays in cache
 
 
 class Tableau(NamedTuple):
@@ -45,24 +45,27 @@ class Tableau(NamedTuple):
 
 @njit(cache=True, nogil=True, fastmath=MATH)
 def _subtract_product(target: FloatArray, left: FloatArray, right: FloatArray) -> None:
-    """target -= left' @ right, in place, four rows of `right` at a time over a strip that stays in the first cache."""
+    """target -= left' @ right, in place: by BLAS for blocks, by a loop for single inputs."""
     rank, width = right.shape
-    for start in range(0, width, _STRIP):
-        stop = min(start + _STRIP, width)
-        for i in range(target.shape[0]):
-            row = target[i]
-            e = 0
-            while e + 4 <= rank:
-                f0, f1, f2, f3 = left[e, i], left[e + 1, i], left[e + 2, i], left[e + 3, i]
-                r0, r1, r2, r3 = right[e], right[e + 1], right[e + 2], right[e + 3]
-                for j in range(start, stop):
-                    row[j] -= f0 * r0[j] + f1 * r1[j] + f2 * r2[j] + f3 * r3[j]
-                e += 4
-            while e < rank:
-                f0, r0 = left[e, i], right[e]
-                for j in range(start, stop):
-                    row[j] -= f0 * r0[j]
-                e += 1
+    if rank > 8:
+        for start in range(0, target.shape[0], _ROWS):
+            stop = min(start + _ROWS, target.shape[0])
+            part = np.empty((stop - start, rank))
+            for i in range(start, stop):
+                for e in range(rank):
+                    part[i - start, e] = left[e, i]
+            product = np.dot(part, right)
+            for i in range(start, stop):
+                row, other = target[i], product[i - start]
+                for j in range(width):
+                    row[j] -= other[j]
+        return
+    for i in range(target.shape[0]):
+        row = target[i]
+        for e in range(rank):
+            factor, other = left[e, i], right[e]
+            for j in range(width):
+                row[j] -= factor * other[j]
 
 
 @njit(cache=True, nogil=True)

@@ -133,11 +133,19 @@ def _pivot_row(gram: FloatArray, j: int, q: int, state: State) -> None:
     """Row j of the Schur complement, G_j: - G_jA U, into `state.pivot`."""
     pivot = state.pivot
     copy_floats(pivot, gram[j])
-    for b in range(q):
-        factor = gram[j, state.active[b]]
-        row = state.rows[b]
+    active, rows, source = state.active, state.rows, gram[j]
+    b = 0
+    while b + 4 <= q:  # four rows at a time: half the traffic of `pivot`
+        f0, f1, f2, f3 = source[active[b]], source[active[b + 1]], source[active[b + 2]], source[active[b + 3]]
+        r0, r1, r2, r3 = rows[b], rows[b + 1], rows[b + 2], rows[b + 3]
         for i in range(pivot.size):
-            pivot[i] -= factor * row[i]
+            pivot[i] -= (f0 * r0[i] + f1 * r1[i]) + (f2 * r2[i] + f3 * r3[i])
+        b += 4
+    while b < q:
+        f0, r0 = source[active[b]], rows[b]
+        for i in range(pivot.size):
+            pivot[i] -= f0 * r0[i]
+        b += 1
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
