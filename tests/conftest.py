@@ -27,6 +27,7 @@ CHECKED = (
     "refitting",
     "allocation",
     "selection",
+    "frozen",
     "shares",
     "pruning",
     "baselines",

@@ -13,7 +13,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the values everything is made of down to the command. The solvers know nothing of networks.
 ORDER = [
     "trees",
-    "frozen",
     "progress",
     "batches",
     "networks",
@@ -30,6 +29,7 @@ ORDER = [
     "refitting",
     "allocation",
     "selection",
+    "frozen",
     "shares",
     "pruning",
     "baselines",
