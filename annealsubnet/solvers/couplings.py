@@ -35,21 +35,37 @@ def _add_coupling_row(couplings, i, factor, fields):
     return dense if len(couplings) == 1 else sparse
 
 
+def row_source(couplings, scratch):
+    """The array in which `open_row` leaves rows: the dense matrix, or `scratch`, a row of zeros."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(row_source)
+def _row_source(couplings, scratch):
+    def dense(couplings, scratch):
+        return couplings[0]
+
+    def sparse(couplings, scratch):
+        return scratch
+
+    return dense if len(couplings) == 1 else sparse
+
+
 def open_row(couplings, i, scratch):
-    """The couplings of variable i as (array, offset) of a dense row; `scratch` is a row of zeros that may hold it."""
+    """Make the couplings of variable i a dense row of `row_source`; returns its offset."""
     raise NotImplementedError("compiled code only")
 
 
 @overload(open_row)
 def _open_row(couplings, i, scratch):
     def dense(couplings, i, scratch):
-        return couplings[0], i * scratch.size
+        return i * scratch.size
 
     def sparse(couplings, i, scratch):
         starts, columns, values = couplings
         for entry in range(starts[i], starts[i + 1]):
             scratch[columns[entry]] = values[entry]
-        return scratch, 0
+        return 0
 
     return dense if len(couplings) == 1 else sparse
 

@@ -55,7 +55,7 @@ def anneal_read(model, moves, temperatures, key, keep_best, target, stop, index,
         if moves[0]:
             energy, best_energy, flipped = flip_sweep(model, temperature, keys, state, energy, best_energy)
         if moves[1]:
-            energy, best_energy, exchanged = exchange_sweep(model, temperature, keys, state, energy, best_energy, False)
+            energy, best_energy, exchanged = exchange_sweep(model, temperature, keys, state, energy, best_energy, not moves[1])
         done += 1
         accepted += flipped + exchanged
         since_refresh += flipped + exchanged

@@ -18,7 +18,7 @@ distribution over the states with these counts invariant.
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import OPTIONS, add_coupling_row, close_row, copy_into, open_row, refresh_fields
+from annealsubnet.solvers.couplings import OPTIONS, add_coupling_row, close_row, copy_into, open_row, refresh_fields, row_source
 from annealsubnet.solvers.vectors import CUT, LANES, below, below_each, draw, first_lane, partners_below
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -83,54 +83,43 @@ def exchange_sweep(model, temperature, keys, state, energy, best_energy, every_b
     With `every_block` each is exchanged with all the others of its group, for a descent that must not miss a pair.
     """
     couplings, groups, blocks = model[1], model[3], model[4]
-    cuts, row = state[4], state[5]
+    fields, signs, best_signs, limits, cuts, scratch = state
+    rows = row_source(couplings, scratch)
     cuts[:] = np.float32(CUT) * temperature
+    key = np.uint64(keys[0]) << _HALF | np.uint64(keys[1])
     accepted = 0
     for a in range(model[0].size):
         if groups[a] < 0:
             continue
         first, count = blocks[a, 0], blocks[a, 1]
         if not every_block:
-            bits = mixed((np.uint64(keys[0]) << _HALF | np.uint64(keys[1])) + np.uint64(a) * _GOLDEN) >> _HALF
-            first += np.int64(bits * np.uint64(count) >> _HALF)
+            first += np.int64((mixed(key + np.uint64(a) * _GOLDEN) >> _HALF) * np.uint64(count) >> _HALF)
             count = 1
-        coupling_row, row_at = open_row(couplings, a, row)
-        for block in range(first, first + count):
-            energy, best_energy, moves = _exchange_with_block(
-                model, temperature, keys, state, energy, best_energy, a, block * LANES, coupling_row, row_at
-            )
-            accepted += moves
-        close_row(couplings, a, row)
-    return energy, best_energy, accepted
-
-
-@njit(**OPTIONS)
-def _exchange_with_block(model, temperature, keys, state, energy, best_energy, a, at, coupling_row, row_at):
-    couplings, groups = model[1], model[3]
-    fields, signs, best_signs, limits, cuts = state[0], state[1], state[2], state[3], state[4]
-    mask = partners_below(fields, signs, groups, at, coupling_row, row_at, a, cuts)
-    if mask == 0:
-        return energy, best_energy, 0
-    draw(limits, a * LANES, keys[0] ^ _EXCHANGE, keys[1], temperature)
-    mask = partners_below(fields, signs, groups, at, coupling_row, row_at, a, limits)
-    allowed = _ALL
-    accepted = 0
-    while mask != 0:
-        lane = first_lane(mask)
-        b = at + lane
-        sign = signs[a]
-        change = sign * (fields[a] - fields[b]) - coupling_row[row_at + b]
-        if change > 0 and energy < best_energy:
-            best_energy = energy
-            copy_into(signs, best_signs)
-        energy += change
-        accepted += 1
-        signs[a] = -sign
-        signs[b] = sign
-        add_coupling_row(couplings, a, sign, fields)
-        add_coupling_row(couplings, b, -sign, fields)
-        allowed &= _UPPER << np.uint32(lane)
-        mask = partners_below(fields, signs, groups, at, coupling_row, row_at, a, limits) & allowed
+        row = open_row(couplings, a, scratch)
+        for at in range(first * LANES, (first + count) * LANES, LANES):
+            mask = partners_below(fields, signs, groups, at, rows, row, a, cuts)
+            if mask == 0:
+                continue
+            draw(limits, a * LANES, keys[0] ^ _EXCHANGE, keys[1], temperature)
+            mask = partners_below(fields, signs, groups, at, rows, row, a, limits)
+            allowed = _ALL
+            while mask != 0:
+                lane = first_lane(mask)
+                b = at + lane
+                sign = signs[a]
+                change = sign * (fields[a] - fields[b]) - rows[row + b]
+                if change > 0 and energy < best_energy:
+                    best_energy = energy
+                    copy_into(signs, best_signs)
+                energy += change
+                accepted += 1
+                signs[a] = -sign
+                signs[b] = sign
+                add_coupling_row(couplings, a, sign, fields)
+                add_coupling_row(couplings, b, -sign, fields)
+                allowed &= _UPPER << np.uint32(lane)
+                mask = partners_below(fields, signs, groups, at, rows, row, a, limits) & allowed
+        close_row(couplings, a, scratch)
     return energy, best_energy, accepted
 
 
@@ -146,7 +135,8 @@ def descend(model, moves, state):
         if moves[0]:
             energy, _, accepted = flip_sweep(model, zero, keys, state, energy, -np.inf)
         if moves[1]:
-            energy, _, exchanged = exchange_sweep(model, zero, keys, state, energy, -np.inf, True)
+            # moves[1] is true here; a constant would compile the sweep a second time.
+            energy, _, exchanged = exchange_sweep(model, zero, keys, state, energy, -np.inf, moves[1])
             accepted += exchanged
         if accepted == 0:
             break

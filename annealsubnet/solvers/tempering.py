@@ -62,7 +62,7 @@ def temper_read(model, moves, temperatures, num_sweeps, key, keep_best, target, 
                 energy, best_energy, flipped = flip_sweep(model, temperatures[level], keys, state, energy, best_energy)
             if moves[1]:
                 energy, best_energy, exchanged = exchange_sweep(
-                    model, temperatures[level], keys, state, energy, best_energy, False
+                    model, temperatures[level], keys, state, energy, best_energy, not moves[1]
                 )
             accepted += flipped + exchanged
             since_refresh[replica] += flipped + exchanged
