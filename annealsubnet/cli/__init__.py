@@ -11,6 +11,7 @@ left behind. Anything else is a bug and shows its traceback.
 import sys
 from collections.abc import Sequence
 
+from annealsubnet.cli.interrupts import remembered_interrupts
 from annealsubnet.cli.refusals import is_refusal, sentence
 
 REFUSED, INTERRUPTED = 2, 130
@@ -29,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: The words can't be parsed, or ask for help.
     """
     try:
-        from annealsubnet.cli.commands import parse
+        with remembered_interrupts() as check_interrupt:
+            from annealsubnet.cli.commands import parse
 
-        parse(sys.argv[1:] if arguments is None else list(arguments)).run()
+            parse(sys.argv[1:] if arguments is None else list(arguments)).run(check_interrupt)
     except KeyboardInterrupt:
         sys.stderr.write("\nannealsubnet: interrupted; no unfinished files are left behind.\n")
         return INTERRUPTED

@@ -22,8 +22,8 @@ def _word(metavar: str, *, hint: str = "") -> Any:
 class Command(Protocol):
     """What every subcommand has."""
 
-    def run(self) -> None:
-        """Do what was asked."""
+    def run(self, check_interrupt: Callable[[], None]) -> None:
+        """Do what was asked; `check_interrupt` raises `KeyboardInterrupt` after Ctrl-C and is called now and then."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class Prune(Source):
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print nothing but errors."""
 
-    def run(self) -> None:
+    def run(self, check_interrupt: Callable[[], None]) -> None:
         """Compare, print, write."""
         from annealsubnet.cli.prune import prune
 
-        prune(self)
+        prune(self, check_interrupt=check_interrupt)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Evaluate(Source):
     seed: Annotated[int, _word("INT", hint="default: 0")] = 0
     """Seed of the network and the calibration examples."""
 
-    def run(self) -> None:
+    def run(self, check_interrupt: Callable[[], None]) -> None:
         """Measure and print."""
         from annealsubnet.cli.evaluate import evaluate
 

@@ -2,7 +2,7 @@
 
 Python turns the signal into a `KeyboardInterrupt` wherever it happens to be. If that is a callback of a compiled library
 or of the garbage collector, the exception is printed and dropped. So the signal is remembered too, and asked for at every
-step.
+step. The handler is our own also because a shell starts what it runs in the background with the signal ignored.
 """
 
 import signal

@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from annealsubnet import report
 from annealsubnet.cli.commands import Prune
-from annealsubnet.cli.interrupts import remembered_interrupts
 from annealsubnet.cli.methods import Method, chosen_methods, known_methods
 from annealsubnet.cli.refusals import Refusal
 from annealsubnet.cli.subjects import Subject, subject_of
@@ -61,13 +60,20 @@ class Stages:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def prune(options: Prune, *, methods: Mapping[str, Method] | None = None, procedures: report.Procedures | None = None) -> None:
+def prune(
+    options: Prune,
+    *,
+    methods: Mapping[str, Method] | None = None,
+    procedures: report.Procedures | None = None,
+    check_interrupt: Callable[[], None] = lambda: None,
+) -> None:
     """Carry out what `options` ask for.
 
     Args:
         options: from the command line.
         methods: by name; `annealsubnet.prune` and the baselines if `None`.
         procedures: what evaluates and refits; the package's own functions if `None`.
+        check_interrupt: called at every step and before the files appear; may raise `KeyboardInterrupt`.
 
     Raises:
         Refusal: They can't be carried out.
@@ -75,16 +81,15 @@ def prune(options: Prune, *, methods: Mapping[str, Method] | None = None, proced
     """
     stages = Stages()
     output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    with remembered_interrupts() as check_interrupt:
-        folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
-        plan = _plan(options, known_methods(options.sampler, options.sampler_option) if methods is None else methods)
-        with stages.timed("load"):
-            subject = subject_of(options)
-        comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
-        story, masks = _story(plan, subject, comparison)
-        _print_results(output, story)
-        with stages.timed("draw and write"):
-            _write(folder, options, plan, subject, story, masks, stages, check_interrupt)
+    folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
+    plan = _plan(options, known_methods(options.sampler, options.sampler_option) if methods is None else methods)
+    with stages.timed("load"):
+        subject = subject_of(options)
+    comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
+    story, masks = _story(plan, subject, comparison)
+    _print_results(output, story)
+    with stages.timed("draw and write"):
+        _write(folder, options, plan, subject, story, masks, stages, check_interrupt)
     _print_files(output, folder, story, masks, stages)
 
 

@@ -133,11 +133,7 @@ def _panel(
     panel.set_xscale("log")
     panel.set_yscale("function", functions=(_to_height, _from_height))
     panel.axhline(100 * dense.mean, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    panel.annotate(
-        "dense network", (0, 100 * dense.mean), (2, 3), xycoords=("axes fraction", "data"),
-        textcoords="offset points", fontsize=8.5, color=MUTED,
-    )  # fmt: skip
-    ends: list[tuple[float, str, str]] = []
+    ends: list[tuple[float, str, str]] = [(100 * dense.mean, "dense network", MUTED)]
     present = {row.method for row in rows}
     for method, (color, marker) in ((name, look) for name, look in looks.items() if name in present):
         found = [summarize([row.accuracy for row in rows if (row.method, row.keep) == (method, keep)]) for keep in keeps]

@@ -100,6 +100,6 @@ def command(monkeypatch, tmp_path) -> Callable[..., int]:
     (tmp_path / "mine.py").write_text(OWN)
     monkeypatch.setattr("sys.path", list(sys.path))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    monkeypatch.setattr(commands.Prune, "run", lambda self: prune(self, methods=METHODS, procedures=FakeProcedures()))
+    monkeypatch.setattr(commands.Prune, "run", lambda self, check: prune(self, methods=METHODS, procedures=FakeProcedures()))
     jax.config.update("jax_platforms", "cpu")
     return lambda *words: cli.main([str(word) for word in words])

@@ -40,22 +40,28 @@ class Procedures:
         return model
 
 methods = {"annealed": lambda *words, **options: (Mask(), None)}
-commands.Prune.run = lambda self: prune(self, methods=methods, procedures=Procedures())
+commands.Prune.run = lambda self, check: prune(self, methods=methods, procedures=Procedures(), check_interrupt=check)
 words = ["prune", "own:data", "--seed", "0", "--unit", "weight", "--keep", ".5"]
 sys.exit(cli.main(words))
 """
 OWN = "import numpy as np\ndef data():\n    return 0, [np.ones((4, 2))], [(np.ones((4, 2)), np.ones(4, int))]\n"
 
 
-def interrupted(folder: Path, at: str, *, writing: float, refitting: float) -> tuple[int, str]:
-    """Exit code and stderr of a run that gets SIGINT when it says `at`."""
+def interrupted(folder: Path, at: str, *, writing: float, refitting: float, ignored: bool = False) -> tuple[int, str]:
+    """Exit code and stderr of a run that gets SIGINT when it says `at`; `ignored`: as a shell starts it in the background."""
     (folder / "own.py").write_text(OWN)
     (folder / "slow.py").write_text(SLOW)
     root = str(Path(cli.__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"}
     words = [sys.executable, "slow.py", str(writing), str(refitting)]
     with subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -67,9 +73,9 @@ def interrupted(folder: Path, at: str, *, writing: float, refitting: float) -> t
     return process.returncode, error
 
 
-@pytest.mark.parametrize("at", ["refitting", "writing"])
-def test_ctrl_c_leaves_nothing_behind(tmp_path, at) -> None:
-    code, error = interrupted(tmp_path, at, writing=30, refitting=30 if at == "refitting" else 0)
+@pytest.mark.parametrize(("at", "ignored"), [("refitting", False), ("writing", False), ("refitting", True)])
+def test_ctrl_c_leaves_nothing_behind(tmp_path, at, ignored) -> None:
+    code, error = interrupted(tmp_path, at, writing=30, refitting=30 if at == "refitting" else 0, ignored=ignored)
     assert code == 130
     assert "interrupted" in error and "Traceback" not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.py", "slow.py"]
