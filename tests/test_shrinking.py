@@ -219,6 +219,36 @@ def test_half_of_a_heads_values_is_refused():
         shrink(example.nnx, Mask.of(example.network(), "neuron", {"attention/value": kept}))
 
 
+def test_a_linen_module_of_modules():
+    inputs = np.ones((2, 4), np.float32)
+    module = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(6), jnp.cos, nn.Dense(3)])
+    variables = module.init(jax.random.key(0), inputs)
+    model = from_linen(module, variables, example=inputs)
+    mask = random_mask(as_network(model), "neuron")
+    small = shrink(model, mask)
+    assert isinstance(small[0], nn.Sequential)
+    np.testing.assert_allclose(outputs(small, inputs), module.apply(mask.apply(model), inputs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(jax.tree.leaves(model.source[1])[0], jax.tree.leaves(variables)[0])
+
+
+class Embedded(nnx.Module):
+    """Attention added to an embedding, which no mask can close."""
+
+    def __init__(self, rngs):
+        self.embed, self.fc, self.out = nnx.Embed(7, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        return self.out((x + self.fc(x)).mean(axis=1))
+
+
+def test_a_sum_with_an_embedding_is_refused():
+    model = build(Embedded)
+    mask = random_mask(as_network(model, np.zeros((2, 3), np.int32)), "neuron")
+    with pytest.raises(ValueError, match="neurons of 'fc' pass through 'add' with what is no layer's output"):
+        shrink(model, mask)
+
+
 class Fixed(nnx.Module):
     """Code that knows how many neurons there are."""
 

@@ -30,6 +30,8 @@ _ELEMENTWISE_NAMES = """
     square stop_gradient sub tan tanh xor
 """
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
+# After these a closed neuron is not silent if the other operand speaks.
+_SUMS = frozenset(["add", "add_any", "sub", "max", "min"])
 _REDUCTIONS = frozenset(
     ["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"]
 )
@@ -130,6 +132,9 @@ def _step(equation: Any, operands: list[_Value], flow: Flow) -> list[_Value]:
         return [_Value(np.full(shape, NONE)) for shape in shapes]
     if name in _ELEMENTWISE:
         labels = _combine([operand.labels for operand in operands], shapes[0], flow)
+        if name in _SUMS and any((operand.labels == MIXED).any() for operand in operands):
+            unlabeled = np.logical_or.reduce([np.broadcast_to(operand.labels == MIXED, shapes[0]) for operand in operands])
+            _note(flow.normalized, labels[unlabeled], f"{name!r} with what is no layer's output")
         origin = operands[0].origin if name in ("convert_element_type", "copy", "copy_p") else None
         return [_Value(labels, origin=origin)] * len(shapes)
     if name in _REDUCTIONS:

@@ -1,6 +1,5 @@
 """Shrinking: a physically smaller network instead of one with zeros."""
 
-from annealsubnet.shrinking.linen_modules import Shrunk
 from annealsubnet.shrinking.shrink import shrink
 
-__all__ = ["Shrunk", "shrink"]
+__all__ = ["shrink"]

@@ -80,8 +80,8 @@ def _cut_sites(network: Network, mask: Mask) -> list[Site]:
             )
         if site.normalized_by is not None:
             raise ValueError(
-                f"The {mask.unit}s of {name!r} pass through {site.normalized_by}, which combines all of them, so that a "
-                f"smaller network would compute something else; keep all of {name!r} (exclude it when pruning)."
+                f"The {mask.unit}s of {name!r} pass through {site.normalized_by}, which combines them with others, so "
+                f"that a smaller network would compute something else; keep all of {name!r} (exclude it when pruning)."
             )
         sites.append(site)
     return sites

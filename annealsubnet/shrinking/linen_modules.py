@@ -5,6 +5,7 @@ object by the time it is called, and an interceptor can give it another `feature
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -15,30 +16,11 @@ from annealsubnet.networks import Layer
 from annealsubnet.shrinking.cuts import Smaller
 from annealsubnet.trees import flatten, replace_leaves
 
-Sizes = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+Sizes = Mapping[str, Mapping[str, Any]]
+"""For each layer that changes, by path, the attributes it has while it runs."""
+
 _STATISTICS = "batch_stats"
-
-
-class Shrunk(nn.Module):
-    """A module that runs another with smaller layers; it has the other's variables, under the same names.
-
-    Attributes:
-        base: the module as it was.
-        sizes: for each layer that changes, by path, the attributes it has while it runs.
-    """
-
-    base: nn.Module
-    sizes: Sizes
-
-    def setup(self) -> None:
-        """Take the variables of `base` as one's own."""
-        nn.share_scope(self, self.base)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What `base` computes, with smaller layers."""
-        with nn.intercept_methods(partial(_resized, dict(self.sizes))):
-            base: Any = self.base
-            return base(*args, **kwargs)
+_SHRUNK = "_annealsubnet_shrunk"
 
 
 def linen_statistics(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +28,7 @@ def linen_statistics(variables: Mapping[str, Any]) -> dict[str, Any]:
     return flatten(variables.get(_STATISTICS, {}))
 
 
-def rebuild_linen(module: nn.Module, variables: Mapping[str, Any], smaller: Smaller) -> tuple[Shrunk, dict[str, Any]]:
+def rebuild_linen(module: nn.Module, variables: Mapping[str, Any], smaller: Smaller) -> tuple[nn.Module, dict[str, Any]]:
     """The module with smaller layers, and its variables."""
     new = {**variables, "params": _with_leaves(variables["params"], smaller.params)}
     if _STATISTICS in variables:
@@ -57,10 +39,22 @@ def rebuild_linen(module: nn.Module, variables: Mapping[str, Any], smaller: Smal
         if last == "out" and f"{attention}/query" in smaller.layers:
             num_heads, head_size = layer.shape[:2]
             sizes[attention] = {"num_heads": num_heads, "qkv_features": num_heads * head_size, "out_features": layer.shape[-1]}
-    told = {name: tuple(attributes.items()) for name, attributes in sizes.items()}
-    if isinstance(module, Shrunk):
-        module, told = module.base, {**dict(module.sizes), **told}
-    return Shrunk(module, tuple(told.items())), new
+    arguments = {item.name: getattr(module, item.name) for item in fields(module) if item.init and item.name != "parent"}
+    return _shrunk_class(type(module), sizes)(**arguments), new
+
+
+def _shrunk_class(kind: type[nn.Module], sizes: Sizes) -> type[nn.Module]:
+    """A subclass of the user's own that runs with other sizes; its variables have the names they had."""
+    if hasattr(kind, _SHRUNK):
+        kind, before = getattr(kind, _SHRUNK)
+        sizes = {**before, **sizes}
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(partial(_resized, sizes)):
+            return kind.__call__(self, *args, **kwargs)
+
+    members = {"__call__": __call__, "__doc__": kind.__doc__, "__module__": kind.__module__, _SHRUNK: (kind, sizes)}
+    return type(f"Shrunk{kind.__name__}", (kind,), members)
 
 
 def _layer_sizes(layer: Layer) -> dict[str, Any]:
@@ -78,12 +72,12 @@ def _with_leaves(tree: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str
     return unflatten_dict({**flatten_dict(dict(tree)), **flat})
 
 
-def _resized(sizes: Mapping[str, Any], call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+def _resized(sizes: Sizes, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
     module = context.module
     found = sizes.get("/".join(module.path))
     if found is None:
         return call(*args, **kwargs)
-    new = {name: value for name, value in found if hasattr(module, name)}
+    new = {name: value for name, value in found.items() if hasattr(module, name)}
     old = {name: getattr(module, name) for name in new}
     for name, value in new.items():
         object.__setattr__(module, name, value)
