@@ -18,6 +18,7 @@ import numpy as np
 
 from annealsubnet.batches import first_inputs
 from annealsubnet.budgets import Budget, Keep, budget_of
+from annealsubnet.frozen import select_frozen
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
@@ -99,6 +100,9 @@ def prune(
     kept: dict[str, np.ndarray] = {}
     for number in range(rounds):
         stage = _stage(budget, (number + 1) / rounds)
+        if unit != "weight" and not refit:
+            kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
+            continue
         importance = importance_of(network, batches, params=params, loss=loss)
         walk = _Walk(network, batches, stage, importance, choice, seed + 7919 * number)
         kept, params = walk.run(params, progress=progress)

@@ -148,9 +148,7 @@ def test_any_sampler_serves(sampler, options, unit):
     model = Network()
     inputs = example(model)
     network = as_network(model, inputs)
-    mask, pruned = prune(
-        model, [inputs], keep=0.5, unit=unit, scope="layer", sampler=sampler, sampler_options=options, seed=0
-    )
+    mask, pruned = prune(model, [inputs], keep=0.5, unit=unit, scope="layer", sampler=sampler, sampler_options=options, seed=0)
     assert all(array.sum() == int(0.5 * array.size + 0.5) for array in mask.kept.values())
     rng = np.random.default_rng(0)
     at_random = {name: rng.permutation(array.ravel()).reshape(array.shape) for name, array in mask.kept.items()}

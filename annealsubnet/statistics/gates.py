@@ -145,7 +145,7 @@ def gate_gradients(
     pairs = chunks(labeled_for(network, batches, loss), backward_chunk(network))
     sums, count = accumulate(partial(step, network.params if params is None else params, point), pairs)
     mean, mean_absolute, second = (total / count for total in sums)
-    _check(places, mean, second)
+    check_units(places, mean, second)
     return GateGradients(places, mean, mean_absolute, second, count)
 
 
@@ -189,7 +189,7 @@ def gate_curvature(
 
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
     total, count = accumulate(partial(step, network.params if params is None else params, point), inputs)
-    _check(places, total)
+    check_units(places, total)
     return GateCurvature(places, total / count, count)
 
 
@@ -223,7 +223,7 @@ def unit_activations(
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
     sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
     mean, mean_absolute, second = (total / count for total in sums)
-    _check(places, mean, second)
+    check_units(places, mean, second)
     return UnitActivations(places, mean, mean_absolute, second, count)
 
 
@@ -261,6 +261,16 @@ def _chosen(network: Network, unit: str, sites: Iterable[str] | None) -> dict[st
     return {name: known[name] for name in names}
 
 
+def unit_places(network: Network, unit: str, sites: Iterable[str] | None) -> dict[str, slice]:
+    """Where the units of each chosen site stand when all sites stand side by side."""
+    return _places(_chosen(network, unit, sites))
+
+
+def gate_vector(network: Network, unit: str, places: Mapping[str, slice], gates: Mapping[str, np.ndarray] | None) -> jax.Array:
+    """Where the gates of these sites stand, side by side; open by default."""
+    return _point({name: network.sites(unit)[name] for name in places}, places, gates)
+
+
 def _places(sites: Mapping[str, Site]) -> dict[str, slice]:
     ends = np.cumsum([site.size for site in sites.values()]).tolist()
     return {name: slice(end - site.size, end) for (name, site), end in zip(sites.items(), ends, strict=True)}
@@ -276,6 +286,7 @@ def _point(sites: Mapping[str, Site], places: Mapping[str, slice], gates: Mappin
     return jnp.asarray(np.concatenate(point))
 
 
-def _check(places: Mapping[str, slice], *arrays: np.ndarray) -> None:
+def check_units(places: Mapping[str, slice], *arrays: np.ndarray) -> None:
+    """Raise if a site's statistics are not finite, with its name."""
     for name, place in places.items():
         check_statistics(name, *(array[place] for array in arrays))

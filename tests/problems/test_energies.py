@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from annealsubnet.networks import as_network
 from annealsubnet.neighborhoods import strongest
+from annealsubnet.networks import as_network
 from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, gate_problem, site_problem, sparsify
 from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
 
@@ -106,11 +106,12 @@ def test_fan_in_energy_is_the_error_of_the_candidates(setting):
 def test_gate_energy_is_the_second_order_model():
     rng = np.random.default_rng(0)
     curvature, gradient = np.cov(rng.normal(size=(7, 20))), rng.normal(size=7)
-    problem = gate_problem({"a": 3, "b": 4}, curvature, gradient=gradient, ridge=0.3)
-    for state in states_of(7):
-        gone = 1 - state.astype(float)
-        wanted = -gradient @ gone + 0.5 * gone @ (curvature + 0.3 * np.eye(7)) @ gone
-        np.testing.assert_allclose(problem.energy(state), wanted, rtol=1e-9, atol=1e-12)
+    for at in (np.ones(7), rng.random(7)):
+        problem = gate_problem({"a": 3, "b": 4}, curvature, gradient=gradient, at=at, value=2.0, ridge=0.3)
+        for state in states_of(7):
+            step = state - at
+            wanted = 2.0 + gradient @ step + 0.5 * step @ (curvature + 0.3 * np.eye(7)) @ step
+            np.testing.assert_allclose(problem.energy(state), wanted, rtol=1e-9, atol=1e-12)
     assert problem.names[:4] == ("a:0", "a:1", "a:2", "b:0")
 
 
