@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Allocation:
     price: float
 
 
-def allocate(curves: Sequence[Float[np.ndarray, "counts"]], total: int, *, least: int = 0) -> Allocation:
+def allocate(curves: Sequence[np.ndarray], total: int, *, least: int = 0) -> Allocation:
     """Divide `total` units among parts.
 
     Args:
-        curves: for each part its error at 0, 1, 2, … units; a part never gets more units than its curve has.
+        curves: for each part `[counts]`, its error at 0, 1, 2, … units; a part never gets more units than its curve has.
         total: units in all.
         least: units that every part gets in any case.
 
