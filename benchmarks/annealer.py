@@ -95,15 +95,19 @@ def draw(path: Path, figure: Path) -> None:
         rates = {row["problem"]: float(row["updates_a_second"]) / 1e6 for row in speed if row["sampler"] == sampler}
         positions = [problems.index(name) + offset * 0.8 / len(samplers) for name in rates]
         axes[0].bar(positions, list(rates.values()), 0.75 / len(samplers), label=sampler)
-    axes[0].set(ylabel="spin updates a second (millions)", yscale="log", title="Same schedule, one thread")
+    scale = "log" if speed else "linear"
+    axes[0].set(ylabel="spin updates a second (millions)", yscale=scale, title="Same schedule, one thread")
     axes[0].set_xticks(range(len(problems)), problems, rotation=20)
-    axes[0].legend()
+    if speed:
+        axes[0].legend()
     target = [row for row in rows if row["section"] == "target"]
     for sampler in dict.fromkeys(row["sampler"] for row in target):
         seconds = np.sort([float(row["seconds"]) for row in target if row["sampler"] == sampler])
         axes[1].plot(seconds * 1e3, np.linspace(0, 1, len(seconds)), label=sampler)
-    axes[1].set(xscale="log", xlabel="time to target, 99 % (ms)", ylabel="share of problems", title="Local problems")
-    axes[1].legend()
+    scale = "log" if target else "linear"
+    axes[1].set(xscale=scale, xlabel="time to target, 99 % (ms)", ylabel="share of problems", title="Local problems")
+    if target:
+        axes[1].legend()
     plt.gcf().savefig(figure, dpi=150)
 
 

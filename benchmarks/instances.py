@@ -176,7 +176,7 @@ def draw(path: Path, figure: Path) -> None:
     axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")[1]
     graphs = [row for row in rows if row["section"] == "gset"]
     for sampler in dict.fromkeys(row["sampler"] for row in graphs):
-        times = np.geomspace(0.1, max(float(row["seconds"]) for row in graphs), 60)
+        times = np.geomspace(0.5, max(float(row["seconds"]) for row in graphs), 60)
         gaps = []
         for instance in dict.fromkeys(row["instance"] for row in graphs):
             own = [row for row in graphs if row["instance"] == instance and row["sampler"] == sampler]
@@ -189,8 +189,10 @@ def draw(path: Path, figure: Path) -> None:
     solved = [row for row in rows if row["section"] == "bqp"]
     for column, label in (("seconds", "annealsubnet"), ("tabu_seconds", "dwave-samplers tabu")):
         axes[1].plot([float(row["variables"]) for row in solved], [float(row[column]) for row in solved], "o", label=label)
-    axes[1].set(xscale="log", yscale="log", xlabel="variables", ylabel="time to target (s)", title="bqp")
-    axes[1].legend()
+    scale = "log" if solved else "linear"
+    axes[1].set(xscale=scale, yscale=scale, xlabel="variables", ylabel="time to target (s)", title="bqp")
+    if solved:
+        axes[1].legend()
     plt.gcf().savefig(figure, dpi=150)
 
 
@@ -204,6 +206,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="for each graph and sampler")
     parser.add_argument("--samplers", nargs="+", choices=everything, default=everything, help="for the graphs")
     parser.add_argument("--sections", nargs="+", choices=["bqp", "gset"], default=["bqp", "gset"])
+    parser.add_argument("--instances", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--export", type=Path, help="write local problems to this folder, and nothing else")
     chosen = parser.parse_args()
     if chosen.export:
@@ -213,9 +216,11 @@ def main() -> None:
         parser.error("give the folder of the instances, or set ANNEALSUBNET_DATA.")
     path = chosen.path or Path(os.environ["ANNEALSUBNET_DATA"]) / "instances"
     instances = load(path)
+    first = {name: instances[name][0] for name in ("bqp50.1", "G11")}
+    instances = {name: instances[name] for name in chosen.instances or instances}
     chosen.out.mkdir(parents=True, exist_ok=True)
-    Annealer().sample(instances["G11"][0], num_reads=16, num_sweeps=2, seed=0)
-    Annealer().sample(instances["bqp50.1"][0], num_sweeps=2, seed=0)
+    for bqm in first.values():
+        Annealer().sample(bqm, num_reads=16, num_sweeps=2, seed=0)
     rows = bqp(instances, quick=chosen.quick, seed=chosen.seed) if "bqp" in chosen.sections else []
     if "gset" in chosen.sections:
         seconds = min(chosen.seconds, 3.0) if chosen.quick else chosen.seconds
