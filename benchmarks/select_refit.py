@@ -1,16 +1,18 @@
 """Best-subset regression of real neurons: exchange annealing against OBC, forward selection and descent, in error and time.
 
-For every neuron of a layer z = a.w, keep k of its d inputs and refit. The layers are the first one of MLPNet (784 inputs, 40
-neurons, the second moment of 20,000 MNIST training images) where the folder ANNEALSUBNET_DATA holds it, and in any case a
-random layer on scikit-learn's digits (64 inputs). No labels and no test data are read.
+For every neuron of a layer z = a.w, keep k of its d inputs and refit. The layers: a random one on scikit-learn's digits (64
+inputs); and where the folder ANNEALSUBNET_DATA holds them, the first layer of MLPNet (784 inputs, 40 neurons, second moments of
+20,000 MNIST training images) and four layers of ResNet20 (144 to 576 inputs, patches of 1,000 CIFAR-10 training images, biases
+refitted). No labels and no test data are read.
 
 Every method is compiled, runs on one thread with the same ridge, and is timed over the whole layer, in turns, once a seed.
 Times are processor seconds (equal to wall time for one thread on a quiet machine, and fair on a busy one); rows have both.
   forward     forward selection (orthogonal least squares)
   obc         backward elimination by exact rank-one updates (its time is that of all sizes at once; it has no cheaper form)
   zero        forward selection, then exchanges at temperature zero until none helps
-  zero_again  zero, then again from its best supports with a quarter of the members replaced by random inputs, for as long as
-              `annealed` of the same number of sweeps took: the control at equal wall time
+  restarts    zero, then descents from random supports, for as long as `annealed` of the same number of sweeps took
+  kicks       zero, then descents from its best supports with a quarter of the members replaced by random inputs (iterated
+              local search), for as long: the strongest control at equal time that has no temperature
   annealed    forward selection, then exchange annealing with --sweeps sweeps
 
 The rows hold the error summed over neurons relative to their summed energy. The summary gives ratios of summed errors with a
@@ -76,6 +78,24 @@ def mlpnet_layer(folder: Path) -> Layer:
     return layer_of("mlpnet-fc1", (images / 255.0 - 0.1307) / 0.3081, weights.T)
 
 
+def resnet20_layers(folder: Path) -> list[Layer]:
+    from annealsubnet.examples.checkpoints import load_checkpoint
+    from annealsubnet.networks import trace
+    from annealsubnet.networks.nnx_models import from_nnx
+    from annealsubnet.statistics.moments import input_moments, self_regression
+
+    images = ((np.load(folder / "cifar10.npz")["x_train"][:1000] / 255.0 - 0.5) / 0.5).astype(np.float32)
+    module = load_checkpoint("resnet20", folder / "checkpoints" / "woodfisher_resnet20_cifar10.npz")
+    network = trace(from_nnx(module, example=images[:2]), images[:2])
+    names = ("layer1/1/conv2", "layer2/1/conv1", "layer3/1/conv1", "layer3/2/conv2")
+    moments = input_moments(network, [images[i : i + 100] for i in range(0, len(images), 100)], layers=names)
+    layers = []
+    for name in names:
+        found = self_regression(network.layers[name], moments[name], network.params).centered()
+        layers.append(Layer(f"resnet20-{name}", found.gram[0], found.cross[0], found.target_energy[0]))
+    return layers
+
+
 def timed(run: Callable[[], tuple[np.ndarray, np.ndarray | None]]) -> Timed:
     wall, cpu = time.perf_counter(), time.process_time()
     error, kept = run()
@@ -100,8 +120,8 @@ def curve(layer: Layer, kept: int, method: str) -> Timed:
     return timed(run)
 
 
-def zero_again(layer: Layer, kept: int, seed: int, seconds: float) -> Timed:
-    """Descent, and descents from its best supports with a quarter of the members replaced, until the time is over."""
+def repeated(layer: Layer, kept: int, seed: int, seconds: float, kicked: int) -> Timed:
+    """Descent, and descents from its best supports with `kicked` members replaced, until the time is over."""
     rng = np.random.default_rng(seed)
 
     def run() -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +131,6 @@ def zero_again(layer: Layer, kept: int, seed: int, seconds: float) -> Timed:
         while time.process_time() - began < seconds:
             order = rng.random(support.shape) + 2.0 * support  # members last
             start = support.copy()
-            kicked = max(1, kept // 4)
             ranks = np.argsort(order, axis=0)
             np.put_along_axis(start, ranks[-kept:][:kicked], False, axis=0)
             np.put_along_axis(start, ranks[:kicked], True, axis=0)
@@ -144,7 +163,9 @@ def measure(layer: Layer, fraction: float, sweeps: list[int], seeds: int) -> tup
         }
         for count in sweeps:
             turn["annealed", count] = anneal(layer, kept, seed, count)
-            turn["zero_again", count] = zero_again(layer, kept, seed, turn["annealed", count].cpu_seconds)
+            seconds = turn["annealed", count].cpu_seconds
+            turn["restarts", count] = repeated(layer, kept, seed, seconds, kept)
+            turn["kicks", count] = repeated(layer, kept, seed, seconds, max(1, kept // 4))
         for key, result in turn.items():
             runs.setdefault(key, []).append(result)
     rows = [
@@ -175,10 +196,9 @@ def summarize(summary: dict) -> list[str]:
         turns = np.median([run.cpu_seconds / obc.cpu_seconds for run, obc in zip(results, runs["obc", 0], strict=True)])
         text = f"  {method:<11}{count or '':>4}  error / OBC's {ratio:.3f} [{low:.3f}, {high:.3f}]  time / OBC's {turns:6.3f}"
         if method == "annealed":
-            ratio, low, high = interval(errors[method, count], errors["zero_again", count], rng)
-            text += f"  error / descent's at equal time {ratio:.3f} [{low:.3f}, {high:.3f}]"
-            ratio, low, high = interval(errors[method, count], errors["zero", 0], rng)
-            text += f"  / converged descent's {ratio:.3f} [{low:.3f}, {high:.3f}]"
+            for other in (("zero", 0), ("restarts", count), ("kicks", count)):
+                ratio, low, high = interval(errors[method, count], errors[other], rng)
+                text += f"  / {other[0]} {ratio:.3f} [{low:.3f}, {high:.3f}]"
         lines.append(text)
     return lines
 
@@ -197,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/select_refit"))
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.02, 0.05, 0.10])
-    parser.add_argument("--sweeps", type=int, nargs="+", default=[10, 25, 50, 150])
+    parser.add_argument("--sweeps", type=int, nargs="+", default=[3, 5, 10, 25])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed, 10 sweeps, digits only")
     options = parser.parse_args()
@@ -207,7 +227,7 @@ def main() -> None:
     layers = [digits_layer()]
     folder = os.environ.get("ANNEALSUBNET_DATA")
     if folder and not options.quick:
-        layers.append(mlpnet_layer(Path(folder)))
+        layers += [mlpnet_layer(Path(folder)), *resnet20_layers(Path(folder))]
     began = time.perf_counter()
     measure(layers[0], 0.05, [1], 1)  # compiles
     compile_seconds = time.perf_counter() - began

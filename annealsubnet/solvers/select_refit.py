@@ -72,7 +72,7 @@ def select_inputs(
     *,
     seed: int,
     num_reads: int = 1,
-    num_sweeps: int = 50,
+    num_sweeps: int = 25,
     temperature: Literal["annealed", "zero"] = "annealed",
     pattern: str | None = None,
     ridge: float = 1e-6,
@@ -88,7 +88,7 @@ def select_inputs(
         num_kept: how many inputs stay, exactly: one number, or one for each column. None with a `pattern`.
         seed: same seed, same answer, whatever the number of threads.
         num_reads: annealings of each column, each from the first local optimum; the best is returned.
-        num_sweeps: visits to each member in a read; a visit evaluates all of its replacements.
+        num_sweeps: in a read; each reheats a quarter of the members, descends again, and keeps or discards what it found.
         temperature: "zero" makes only exchanges that help, until none does.
         pattern: "N:M" keeps N of every M consecutive inputs.
         ridge: added to H's diagonal, in units of its mean diagonal; the error includes it.

@@ -1,9 +1,13 @@
 """Compiled exchange annealing of best-subset regression, over the `State` of `select_refit_kernels`.
 
-A visit to a member evaluates all of its replacements (O(1) each) and draws one by heat bath. The temperature falls
-geometrically between two multiples of the problem's own scale: the median over members, at the first local optimum of
-exchanges, of what the best replacement of the member would cost. At that temperature half of the members would leave for their
-best replacement with odds of 1/e or better, whatever the units of the error.
+A visit to a member evaluates all of its replacements (O(1) each) and draws one by heat bath; at temperature zero it takes the
+best. Annealing walks over local optima: a *sweep* reheats the set by visits to a quarter of its members at a high temperature,
+descends again, and keeps the new optimum by the Metropolis rule at a temperature that falls from sweep to sweep; else it goes
+back. (At equal time that is about 1 % better than one slow cooling of the visits, on an MNIST network at 2, 5 and 10 % kept.)
+
+Temperatures are multiples of the problem's own scale, whatever the units of the error: the median over members, at the first
+local optimum, of what the best replacement of the member would cost. At that temperature half of the members would leave for
+their best replacement with odds of 1/e or better.
 """
 
 from typing import NamedTuple
@@ -30,6 +34,7 @@ from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, Int
 
 _REFRESH = 64  # exchanges between two measurements of the drift
 _DRIFT = 1e-9  # of the largest |c|: beyond it the inverse is recomputed
+_REHEAT = 1.5  # temperature of the visits that disturb an optimum, in units of the scale
 _TIE = 1e-11  # of F: an improvement smaller than this is rounding
 
 
@@ -109,6 +114,16 @@ def _index_of(value: float, lo: int, hi: int, state: State) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _exchange(a: int, j: int, task: Task, state: State) -> None:
+    """Replace the member in slot a by input j, watching the rounding errors."""
+    exchange(task.gram, a, j, task.size, state)
+    task.counters[1] += 1
+    if task.counters[1] % _REFRESH == 0 and drift(task.gram, task.column, task.size, state) > _DRIFT:
+        rebuild(task.gram, task.column, task.size, state)
+        task.counters[2] += 1
+
+
+@njit(cache=True, nogil=True)
 def _visit(a: int, temperature: float, task: Task, state: State) -> float:
     """Offer member a every replacement; how much sign * F changed (0 where it stays)."""
     leaving = state.active[a]
@@ -125,11 +140,7 @@ def _visit(a: int, temperature: float, task: Task, state: State) -> float:
     if j == leaving:
         return 0.0
     change = state.score[j] - stay
-    exchange(task.gram, a, j, task.size, state)
-    task.counters[1] += 1
-    if task.counters[1] % _REFRESH == 0 and drift(task.gram, task.column, task.size, state) > _DRIFT:
-        rebuild(task.gram, task.column, task.size, state)
-        task.counters[2] += 1
+    _exchange(a, j, task, state)
     return change
 
 
@@ -154,20 +165,6 @@ def _scale_of(task: Task, state: State) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, found: IntArray) -> None:
-    """One read: a sweep of random visits at each temperature (times `scale`); writes the best set seen to `found`."""
-    now, best = 0.0, 0.0
-    copy_integers(found, state.active, task.size)
-    for t in range(temperatures.size):
-        for _ in range(task.size):
-            a = int(next_uniform(task.random) * task.size)
-            now += _visit(a, scale * temperatures[t], task, state)
-            if now > best + task.tolerance:
-                best = now
-                copy_integers(found, state.active, task.size)
-
-
-@njit(cache=True, nogil=True)
 def _value(column: FloatArray, size: int, sign: float, state: State) -> float:
     """sign * F of the state."""
     total = 0.0
@@ -177,46 +174,69 @@ def _value(column: FloatArray, size: int, sign: float, state: State) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _keep_best(best: float, task: Task, state: State, best_active: IntArray) -> float:
-    """Descend from the state; keep it in `best_active` if it beats `best`. The best value so far."""
-    _descend(task, state)
-    value = _value(task.column, task.size, task.sign, state)
-    if value > best:
-        copy_integers(best_active, state.active, task.size)
-        return value
-    return best
+def _return_to(saved: IntArray, marks: IntArray, task: Task, state: State) -> None:
+    """Exchange back until the members are those of `saved`, in any order; `marks` is all zero before and after."""
+    for b in range(task.size):
+        marks[state.active[b]] += 1
+        marks[saved[b]] += 2
+    b = 0
+    for a in range(task.size):
+        if marks[state.active[a]] == 1:  # a member, but not of `saved`
+            while marks[saved[b]] != 2:
+                b += 1
+            marks[state.active[a]] = 0
+            marks[saved[b]] = 0
+            _exchange(a, saved[b], task, state)
+    for b in range(task.size):
+        marks[saved[b]] = 0
 
 
 @njit(cache=True, nogil=True)
-def _go_to(active: IntArray, task: Task, state: State) -> bool:
-    """Make `active` the state's members; False where they were already."""
-    same = True
-    for b in range(task.size):
-        same = same and active[b] == state.active[b]
-    if not same:
-        copy_integers(state.active, active, task.size)
-        rebuild(task.gram, task.column, task.size, state)
-    return not same
+def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, marks: IntArray, found: IntArray) -> float:
+    """One read, of a reheating and a descent at each temperature (times `scale`); the best value, and its set in `found`."""
+    saved = np.empty(task.size, np.int64)
+    copy_integers(saved, state.active, task.size)
+    copy_integers(found, state.active, task.size)
+    current = _value(task.column, task.size, task.sign, state)
+    best = current
+    for t in range(temperatures.size):
+        for _ in range(2 + task.size // 4):
+            _visit(int(next_uniform(task.random) * task.size), _REHEAT * scale, task, state)
+        _descend(task, state)
+        value = _value(task.column, task.size, task.sign, state)
+        if value < current and next_uniform(task.random) >= np.exp((value - current) / (scale * temperatures[t])):
+            _return_to(saved, marks, task, state)
+            continue
+        current = value
+        copy_integers(saved, state.active, task.size)
+        if value > best:
+            best = value
+            copy_integers(found, state.active, task.size)
+    return best
 
 
 @njit(cache=True, nogil=True)
 def _solve(seed: int, num_reads: int, temperatures: FloatArray, task: Task, state: State, best_active: IntArray) -> None:
     """Descent from the state, then `num_reads` annealings from that optimum; the best set in `best_active`."""
     found, first = np.empty(task.size, np.int64), np.empty(task.size, np.int64)
-    copy_integers(best_active, state.active, task.size)
+    marks = np.zeros(task.column.size, np.int64)
     best = _value(task.column, task.size, task.sign, state)
-    best = _keep_best(best, task, state, best_active)
+    _descend(task, state)
+    value = _value(task.column, task.size, task.sign, state)
+    if value > best:
+        best = value
+        copy_integers(best_active, state.active, task.size)
     copy_integers(first, state.active, task.size)
     scale = _scale_of(task, state)
     if temperatures.size == 0 or scale <= task.tolerance:
         return
     for read in range(num_reads):
         task.random[0] = seed + np.uint64(read) * np.uint64(0xD1342543DE82EF95)
-        _go_to(first, task, state)
-        _anneal(temperatures, scale, task, state, found)
-        best = _keep_best(best, task, state, best_active)
-        if _go_to(found, task, state):
-            best = _keep_best(best, task, state, best_active)
+        _return_to(first, marks, task, state)
+        value = _anneal(temperatures, scale, task, state, marks, found)
+        if value > best:
+            best = value
+            copy_integers(best_active, found, task.size)
 
 
 @njit(cache=True, nogil=True)
