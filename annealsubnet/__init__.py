@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from annealsubnet import baselines, examples
+    import annealsubnet.baselines as baselines
+    import annealsubnet.examples as examples
     from annealsubnet.evaluation import Evaluation, evaluate
     from annealsubnet.masks import Mask, masked
     from annealsubnet.networks import Model, Network, from_function, from_linen

@@ -49,10 +49,10 @@ def allocate(curves: Sequence[np.ndarray], total: int, *, least: int = 0) -> All
     if not len(curves) * least <= total <= most or any(len(curve) <= least for curve in curves):
         raise ValueError(f"{len(curves)} parts can take {len(curves) * least} to {most} units, not {total}.")
     segments = [_hull(np.asarray(curve, np.float64), least) for curve in curves]
-    part = np.concatenate([np.full(len(ends), number) for number, (ends, _) in enumerate(segments)] or [[]]).astype(int)
-    ends = np.concatenate([ends for ends, _ in segments] or [[]]).astype(int)
-    lengths = np.concatenate([np.diff(ends, prepend=least) for ends, _ in segments] or [[]]).astype(int)
-    slopes = np.concatenate([slopes for _, slopes in segments] or [[]])
+    part = np.repeat(np.arange(len(curves)), [len(ends) for ends, _ in segments])
+    ends = _joined([ends for ends, _ in segments]).astype(int)
+    lengths = _joined([np.diff(ends, prepend=least) for ends, _ in segments]).astype(int)
+    slopes = _joined([slopes for _, slopes in segments])
     # Steepest first; a part's own segments are already in that order.
     order = np.lexsort((ends, part, slopes))
     taken = np.cumsum(lengths[order])
@@ -69,6 +69,10 @@ def allocate(curves: Sequence[np.ndarray], total: int, *, least: int = 0) -> All
     tilted = [np.asarray(curve)[least:] + price * np.arange(least, len(curve)) for curve in curves]
     bound = float(sum(values.min() for values in tilted) - price * total)
     return Allocation(counts, error, min(bound, error), price)
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0)
 
 
 def _hull(curve: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ def _part(whole: Problem, place: slice, state: np.ndarray, num_kept: int) -> Pro
     """One site's units, the others held at a state: their couplings become fields."""
     held = state.astype(np.float64)
     held[place] = 0.0
-    couplings = np.asarray(whole.couplings)
+    couplings = whole.dense_couplings
     fields = whole.linear[place] + couplings[place] @ held
     return Problem(fields, couplings[place, place], float(whole.energy(held)), num_kept)
 
@@ -98,7 +98,7 @@ def _with_one_each(kept: np.ndarray, problem: Problem, places: list[slice]) -> n
     for place in places:
         if kept[place].any():
             continue
-        fields = problem.linear + np.asarray(problem.couplings) @ kept
+        fields = problem.linear + problem.dense_couplings @ kept
         best = place.start + int(np.argmin(fields[place]))
         spare = np.concatenate([np.arange(other.start, other.stop) for other in places if kept[other].sum() > 1])
         givers = spare[kept[spare]]

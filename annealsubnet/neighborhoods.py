@@ -5,13 +5,10 @@ sparse problem that annealers solve faster and quantum annealers can embed (`ann
 """
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Bool, Float
 
 
-def strongest(
-    couplings: Float[np.ndarray, "units units"] | scipy.sparse.csr_array, *, degree: int
-) -> Bool[np.ndarray, "units units"]:
+def strongest(couplings: Float[np.ndarray, "units units"], *, degree: int) -> Bool[np.ndarray, "units units"]:
     """A neighborhood for each unit, made of strong couplings, with at most `degree` members.
 
     Couplings are taken in rounds: each unit that still has room names its strongest free couplings, and those that both ends
@@ -28,13 +25,13 @@ def strongest(
         ValueError: if `degree` is negative.
 
     Example:
-        >>> chain = np.array([[0, 3, 1], [3, 0, 2], [1, 2, 0]])
+        >>> chain = np.array([[0.0, 3, 1], [3, 0, 2], [1, 2, 0]])
         >>> strongest(chain, degree=1).astype(int).tolist()
         [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     """
     if degree < 0:
         raise ValueError(f"degree must be 0 or more, not {degree}.")
-    strength = np.abs(couplings.toarray() if scipy.sparse.issparse(couplings) else np.array(couplings, np.float64))
+    strength = np.abs(np.array(couplings, np.float64))
     np.fill_diagonal(strength, 0)
     units = len(strength)
     if degree >= units - 1:

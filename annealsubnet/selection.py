@@ -108,7 +108,7 @@ def _refined_site(
 ) -> np.ndarray:
     """Solve, refit, repeat: the quadratic model around the refitted weights, while the error after the refit falls."""
     stacked = stack(site, regressions, importance)
-    least = np.inf
+    least, best = np.inf, kept
     for number in range(choice.rounds):
         error, weights = stacked.refit(kept, ridge=choice.ridge)
         if error >= least * (1 - 1e-9):

@@ -82,6 +82,11 @@ class Problem:
         return scipy.sparse.issparse(self.couplings)
 
     @property
+    def dense_couplings(self) -> np.ndarray:
+        """The couplings as a NumPy array, `[units, units]`."""
+        return self.couplings if isinstance(self.couplings, np.ndarray) else self.couplings.toarray()
+
+    @property
     def num_couplings(self) -> int:
         """Number of pairs of units whose coupling is not zero."""
         stored = self.couplings.data if scipy.sparse.issparse(self.couplings) else self.couplings

@@ -46,7 +46,7 @@ def sparsify(problem: Problem, edges: Bool[np.ndarray, "units units"], *, at: Bo
         >>> sparse.share_kept, sparse.problem.energy(np.array([1, 0, 1])) == dense.energy(np.array([1, 0, 1]))
         (0.5, np.True_)
     """
-    dense = problem.couplings.toarray() if scipy.sparse.issparse(problem.couplings) else np.asarray(problem.couplings)
+    dense = problem.dense_couplings
     kept = np.where(edges, dense, 0.0)
     dropped = dense - kept
     state = np.asarray(at, np.float64)

@@ -38,7 +38,7 @@ def eliminate(problem: Problem) -> Elimination:
         >>> eliminate(problem).order.tolist(), eliminate(problem).energy.tolist()
         ([2, 1, 0], [0.0, -3.0, -4.0, -3.5])
     """
-    couplings = problem.couplings.toarray() if problem.is_sparse else np.asarray(problem.couplings)
+    couplings = problem.dense_couplings
     size = problem.size
     fields = problem.linear + couplings.sum(1)
     energy = np.empty(size + 1)
