@@ -54,6 +54,8 @@ def interrupted(folder: Path, at: str, *, writing: float, refitting: float, igno
     root = str(Path(cli.__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"}
     words = [sys.executable, "slow.py", str(writing), str(refitting)]
+    if ignored:
+        words = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]
     with subprocess.Popen(
         words,
         cwd=folder,
@@ -61,7 +63,6 @@ def interrupted(folder: Path, at: str, *, writing: float, refitting: float, igno
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
