@@ -18,7 +18,7 @@ from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.gradients import pull_back
-from annealsubnet.statistics.passes import backward_chunk
+from annealsubnet.statistics.passes import curvature_chunk, over_factors
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -34,13 +34,12 @@ def output_curvature(network: Network, params: Params, inputs: jax.Array, loss: 
     Returns:
         For each layer an array of its outputs' own shape, `[batch, *positions, *outputs]`.
     """
-    outputs, pull, records = pull_back(network, params, inputs)
+    outputs, pull, _ = pull_back(network, params, inputs)
 
-    def add(total: Any, factor: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(lambda sums, delta: sums + jnp.square(delta), total, pull(factor)), None
+    def squares(factors: jax.Array) -> dict[str, jax.Array]:
+        return {name: jnp.square(deltas).sum(0) for name, deltas in jax.vmap(pull)(factors).items()}
 
-    start = {name: jnp.zeros_like(returned) for name, (_, returned) in records.items()}
-    return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
+    return over_factors(squares, loss.curvature_factor(outputs))
 
 
 def neuron_curvature(
@@ -66,7 +65,7 @@ def neuron_curvature(
         curvature = output_curvature(network, values, inputs, loss)
         return {name: array.reshape(-1, network.layers[name].outputs).sum(0) for name, array in curvature.items()}
 
-    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
+    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), curvature_chunk(network)))
     sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
     for name, total in sums.items():
         check_statistics(name, total)

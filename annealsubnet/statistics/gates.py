@@ -23,7 +23,7 @@ from jaxtyping import Float
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params, Site
-from annealsubnet.statistics.passes import backward_chunk, labeled_for
+from annealsubnet.statistics.passes import backward_chunk, curvature_chunk, labeled_for, over_factors
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -180,14 +180,13 @@ def gate_curvature(
 
         outputs, pull = jax.vjp(outputs_of, jnp.broadcast_to(point, (inputs.shape[0], point.size)))
 
-        def add(total: jax.Array, factor: jax.Array) -> tuple[jax.Array, None]:
-            return total + _products(pull(factor)[0], form), None
+        def products(factors: jax.Array) -> jax.Array:
+            (jacobians,) = jax.vmap(pull)(factors)
+            return _products(jacobians.reshape(-1, point.size), form)
 
-        # One factor after the other: all at once would hold as many copies of every activation.
-        start = jnp.zeros((point.size,) * (1 if form == "diagonal" else 2), point.dtype)
-        return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
+        return over_factors(products, loss.curvature_factor(outputs).astype(outputs.dtype))
 
-    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
+    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), curvature_chunk(network)))
     total, count = accumulate(partial(step, network.params if params is None else params, point), inputs)
     check_units(places, total)
     return GateCurvature(places, total / count, count)

@@ -21,7 +21,7 @@ import numpy as np
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Layer, Network, Params
-from annealsubnet.statistics.passes import backward_chunk, labeled_for
+from annealsubnet.statistics.passes import backward_chunk, curvature_chunk, labeled_for, over_factors
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -150,17 +150,13 @@ def kernel_curvature(
     def step(values: Params, inputs: jax.Array) -> Any:
         outputs, pull, records = pull_back(network, values, inputs)
 
-        def add(total: Any, factor: jax.Array) -> tuple[Any, None]:
-            squares = {
-                name: _moments(layers[name], records[name][0], deltas, inputs.shape[0])[2]
-                for name, deltas in pull(factor).items()
-            }
-            return jax.tree.map(jnp.add, total, squares), None
+        def squares(factors: jax.Array) -> dict[str, jax.Array]:
+            pulled = jax.vmap(pull)(factors)
+            return {name: _squares(layers[name], records[name][0], pulled[name], inputs.shape[0]) for name in layers}
 
-        start = {name: jnp.zeros(layer.shape, outputs.dtype) for name, layer in layers.items()}
-        return jax.lax.scan(add, start, loss.curvature_factor(outputs).astype(outputs.dtype))[0]
+        return over_factors(squares, loss.curvature_factor(outputs))
 
-    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
+    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), curvature_chunk(network)))
     sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
     return _means(sums, count)
 
@@ -206,33 +202,53 @@ def pull_back(network: Network, params: Params, inputs: jax.Array) -> tuple[jax.
 
 def _moments(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Σ over examples of g, |g| and g², each in the kernel's own shape."""
+    vectors = _vectors(layer, inputs, examples)
+    deltas = deltas.reshape(*vectors.shape[:3], -1)
+    if vectors.shape[1] == 1:
+        pairs = [(power(vectors), power(deltas)) for power in (jnp.asarray, jnp.abs, jnp.square)]
+        sums = [jnp.einsum("npgi,npgo->gio", left, right, precision="highest") for left, right in pairs]
+    else:
+
+        def add(sums: list[jax.Array], example: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
+            gradient = jnp.einsum("pgi,pgo->gio", *example, precision="highest")
+            values = (gradient, jnp.abs(gradient), jnp.square(gradient))
+            return [total + value for total, value in zip(sums, values, strict=True)], None
+
+        start = jnp.zeros((*vectors.shape[2:], deltas.shape[3]), deltas.dtype)
+        sums = jax.lax.scan(add, [start] * 3, (vectors, deltas))[0]
+    mean, absolute, square = (layer.from_matrix(total) for total in sums)
+    return mean, absolute, square
+
+
+def _squares(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) -> jax.Array:
+    """Σ over examples and factors of g², in the kernel's own shape; `deltas` has the factors in front."""
+    vectors = _vectors(layer, inputs, examples)
+    together = jnp.moveaxis(deltas.reshape(len(deltas), *vectors.shape[:3], -1), 0, 2)
+    if vectors.shape[1] == 1:
+        total = jnp.einsum("npgi,npgo->gio", vectors**2, (together**2).sum(2), precision="highest")
+    else:
+
+        def add(sums: jax.Array, example: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            gradients = jnp.einsum("pgi,pcgo->gico", *example, precision="highest")
+            return sums + jnp.square(gradients).sum(2), None
+
+        start = jnp.zeros((*vectors.shape[2:], together.shape[-1]), deltas.dtype)
+        total = jax.lax.scan(add, start, (vectors, together))[0]
+    return layer.from_matrix(total)
+
+
+def _vectors(layer: Layer, inputs: jax.Array, examples: int) -> jax.Array:
+    """What a layer multiplies: `[examples, positions, groups, fan_in]`.
+
+    Raises:
+        ValueError: if the layer is not called with the examples along the first axis.
+    """
     if inputs.shape[0] != examples:
         raise ValueError(
             f"Layer {layer.name!r} is called with {inputs.shape} for {examples} examples; gradients of single examples need "
             "the examples along the first axis."
         )
-    vectors = layer.patches(inputs)
-    vectors = vectors.reshape(examples, -1, layer.groups, layer.fan_in)
-    deltas = deltas.reshape(examples, -1, layer.groups, layer.outputs // layer.groups)
-    if vectors.shape[1] == 1:
-        pairs = [(power(vectors), power(deltas)) for power in (jnp.asarray, jnp.abs, jnp.square)]
-        sums = [jnp.einsum("npgi,npgo->gio", left, right, precision="highest") for left, right in pairs]
-    else:
-        sums = _one_by_one(vectors, deltas)
-    mean, absolute, square = (layer.from_matrix(total) for total in sums)
-    return mean, absolute, square
-
-
-def _one_by_one(vectors: jax.Array, deltas: jax.Array) -> list[jax.Array]:
-    """Σ over examples of g, |g|, g² where an example has many positions; `[groups, fan_in, outputs]` each."""
-
-    def add(sums: list[jax.Array], example: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
-        gradient = jnp.einsum("pgi,pgo->gio", *example, precision="highest")
-        values = (gradient, jnp.abs(gradient), jnp.square(gradient))
-        return [total + value for total, value in zip(sums, values, strict=True)], None
-
-    start = jnp.zeros((*vectors.shape[2:], deltas.shape[3]), deltas.dtype)
-    return jax.lax.scan(add, [start] * 3, (vectors, deltas))[0]
+    return layer.patches(inputs).reshape(examples, -1, layer.groups, layer.fan_in)
 
 
 def _means(sums: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:

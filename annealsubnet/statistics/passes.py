@@ -1,10 +1,11 @@
 """What a pass back from the loss needs before it starts: labels that fit the outputs, and chunks that fit the memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.batches import labeled
@@ -27,14 +28,43 @@ def labeled_for(network: Network, batches: Iterable[Any], loss: Loss) -> Iterato
     return labeled(batches, classes=outputs.shape[1] if loss.name == cross_entropy.name else None)
 
 
-def backward_chunk(network: Network) -> int:
+FACTORS = 16
+"""How many factors of a loss's curvature go back at once."""
+
+
+def over_factors(function: Callable[[jax.Array], Any], factors: jax.Array) -> Any:
+    """Sum a tree of arrays over the factors of a loss's curvature, a block of them at a time.
+
+    Args:
+        function: from a block `[at most FACTORS, batch, classes]` to sums over it; factors of zeros, which fill up the last
+            block, must add nothing.
+        factors: `[rank, batch, classes]`.
+    """
+    if len(factors) <= FACTORS:
+        return function(factors)
+    padded = jnp.pad(factors, [(0, -len(factors) % FACTORS), (0, 0), (0, 0)])
+    blocks = padded.reshape(-1, FACTORS, *factors.shape[1:])
+
+    def add(total: Any, block: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(block)), None
+
+    return jax.lax.scan(add, function(blocks[0]), blocks[1:])[0]
+
+
+def curvature_chunk(network: Network) -> int:
+    """How many examples to pass forward once, and back once for each factor of the loss's curvature in a block."""
+    classes = jax.eval_shape(network.apply, network.params, _one(network)).shape[-1]
+    return max(1, backward_chunk(network, most=4096) // (1 + min(classes, FACTORS)))
+
+
+def backward_chunk(network: Network, *, most: int = 1024) -> int:
     """How many examples to pass forward and back at once: every layer's inputs and outputs are held until the way back."""
 
     def records(params: Params, inputs: jax.Array) -> Any:
         return network.run(params, inputs, record=network.layers)[1]
 
     held = jax.tree.leaves(jax.eval_shape(records, network.params, _one(network)))
-    return chunk_size(4 * sum(prod(array.shape) for array in held), most=1024)
+    return chunk_size(4 * sum(prod(array.shape) for array in held), most=most)
 
 
 def _one(network: Network) -> jax.ShapeDtypeStruct:

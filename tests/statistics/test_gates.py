@@ -88,6 +88,24 @@ def test_gauss_newton_is_jacobian_hessian_jacobian(double, loss):
     np.testing.assert_allclose(gate_curvature(network, [inputs], loss=loss).curvature, np.diag(expected), atol=1e-12)
 
 
+def test_gauss_newton_of_more_outputs_than_go_back_at_once(double):
+    generator = np.random.default_rng(0)
+    params = {
+        name: {"kernel": jnp.asarray(generator.normal(size=shape))}
+        for name, shape in {"hidden": (4, 3), "out": (3, 37)}.items()
+    }
+    inputs = generator.normal(size=(6, 4))
+
+    def linear(tree, rows, tap):
+        return tap.dense("out", tap.dense("hidden", rows))
+
+    network = as_network(from_function(linear, params), inputs)
+    hidden, kernel = inputs @ np.asarray(params["hidden"]["kernel"]), np.asarray(params["out"]["kernel"])
+    expected = (hidden.T @ hidden / 6) * (kernel @ kernel.T)
+    found = gate_curvature(network, [inputs], form="full", loss=squared_error).curvature
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_gauss_newton_is_the_hessian_where_outputs_are_linear_in_the_gates(double):
     params, (inputs, labels) = tiny_params(), data()
 
