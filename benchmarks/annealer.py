@@ -1,6 +1,6 @@
 """How fast and how good the annealer is, against dwave-samplers and openjij, in turns in one run, one thread each.
 
-    python benchmarks/annealer.py [--quick] [--out FOLDER] [--sections speed target cardinality many threads]
+    python benchmarks/annealer.py [--quick] [--out FOLDER] [--sections NAME ...] [--device gpu]
 
 - speed: spin updates a second with the same schedule for all; medians of processor seconds over turns; mean energies
   beside them.
@@ -8,6 +8,7 @@
 - cardinality: exact-count problems against squared penalties over a sweep of strengths.
 - many: thousands of problems in one call, and what a call costs beyond the annealing.
 - threads: the same reads on one thread and on two.
+- device (with --device): spin updates a second of the JAX kernels on an accelerator, and the memory they move.
 
 The control is temperature zero: descent by the same moves for the same time. Compilation is left out of every timing and
 reported beside it. Rows go to `results.csv`, the configuration, versions and machine to `config.json`, the figure is
@@ -88,7 +89,7 @@ def draw(path: Path, figure: Path) -> None:
     with path.open() as file:
         rows = list(csv.DictReader(file))
     axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")[1]
-    speed = [row for row in rows if row["section"] == "speed" and row["updates_a_second"]]
+    speed = [row for row in rows if row["section"] == "speed" and row.get("updates_a_second")]
     problems = list(dict.fromkeys(row["problem"] for row in speed))
     samplers = list(dict.fromkeys(row["sampler"] for row in speed if row["sampler"] != "temperature zero"))
     for offset, sampler in enumerate(samplers):
@@ -116,8 +117,13 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out/annealer"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    usual = [name for name in SECTIONS if name != "device"]
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=usual)
+    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="time the JAX kernels there, and nothing else")
     chosen = parser.parse_args(None if arguments is None else list(arguments))
+    if chosen.device:
+        os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(chosen.device, chosen.device)
+        chosen.sections = ["device"]
     chosen.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     start = time.perf_counter()

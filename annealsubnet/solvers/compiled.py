@@ -74,8 +74,14 @@ class Groups:
         states = (uniform < 0.5).astype(np.int8)
         for group, count in enumerate(self.counts):
             members = np.flatnonzero(self.member == group)
-            ranks = uniform[:, members].argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-            states[:, members] = ranks < count
+            own = uniform[:, members]
+            if 0 < count < members.size:
+                lowest = np.argpartition(own, count - 1, axis=1)[:, :count]
+                chosen = np.zeros(own.shape, np.int8)
+                np.put_along_axis(chosen, lowest, 1, axis=1)
+            else:
+                chosen = np.full(own.shape, count > 0, np.int8)
+            states[:, members] = chosen
         return states
 
     def check(self, states: np.ndarray) -> None:

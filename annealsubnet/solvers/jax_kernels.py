@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int
+from numba import njit
 
 from annealsubnet.solvers.compiled import Energy, Groups, scale_of
 
@@ -164,23 +165,32 @@ def flip_sparse(
 def color_classes(couplings: scipy.sparse.csr_array) -> Int[np.ndarray, "colors members"]:
     """Greedy coloring, most coupled variables first: rows of variables that share no coupling, filled up with `size`."""
     size = couplings.shape[0]
-    starts, columns = couplings.indptr, couplings.indices
-    colors = np.full(size, -1, np.int64)
-    for variable in np.argsort(-np.diff(starts), kind="stable"):
-        taken = {int(color) for color in colors[columns[starts[variable] : starts[variable + 1]]]}
-        color = 0
-        while color in taken:
-            color += 1
-        colors[variable] = color
+    degrees = np.diff(couplings.indptr)
+    colors = _greedy_colors(couplings.indptr, couplings.indices, np.argsort(-degrees, kind="stable"))
     counts = np.bincount(colors, minlength=1)
     classes = np.full((counts.size, max(int(counts.max(initial=0)), 1)), size, np.int32)
-    for color in range(counts.size):
-        members = np.flatnonzero(colors == color)
-        classes[color, : members.size] = members
+    by_color = np.argsort(colors, kind="stable")
+    places = np.arange(size) - np.repeat(np.cumsum(counts) - counts, counts)
+    classes[colors[by_color], places] = by_color
     return classes
 
 
-def _padded_neighbors(couplings: scipy.sparse.csr_array, scale: float) -> tuple[np.ndarray, np.ndarray]:
+@njit(cache=True)
+def _greedy_colors(starts, columns, order):  # type: ignore[no-untyped-def]
+    colors = np.full(order.size, -1, np.int64)
+    seen_by = np.full(order.size + 1, -1, np.int64)
+    for variable in order:
+        for entry in range(starts[variable], starts[variable + 1]):
+            if colors[columns[entry]] >= 0:
+                seen_by[colors[columns[entry]]] = variable
+        color = 0
+        while seen_by[color] == variable:
+            color += 1
+        colors[variable] = color
+    return colors
+
+
+def padded_neighbors(couplings: scipy.sparse.csr_array, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Neighbors and couplings of each variable in rows of equal length; one more row, of padding."""
     size = couplings.shape[0]
     degrees = np.diff(couplings.indptr)
@@ -211,7 +221,7 @@ def anneal_on_device(
     schedule = np.minimum(betas * scale, 1e30).astype(np.float32)
     key = jax.random.key(seed)
     if sparse and not exchanged:
-        neighbors, values = _padded_neighbors(energy.couplings, scale)
+        neighbors, values = padded_neighbors(energy.couplings, scale)
         start = np.zeros((energy.size + 1, len(states)), np.bool_)
         start[:-1] = states.T != 0
         padded = np.append(linear, np.float32(1.0))
