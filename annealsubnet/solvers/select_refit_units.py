@@ -179,7 +179,7 @@ def _start(
     if isinstance(start, str) and start != "backward":
         tableaus.append(_swept(base, base.inside))
         grow(num_kept, tableaus[-1])
-    if isinstance(start, str) and start != "forward":
+    if isinstance(start, str) and (start == "backward" or (start == "auto" and _is_definite(base))):
         tableaus.append(_swept(base, ~base.inside))
         grow(num_kept, tableaus[-1])
     for tableau in tableaus:
@@ -187,11 +187,19 @@ def _start(
     return max(tableaus, key=lambda tableau: _explained(base, tableau.inside))
 
 
+def _is_definite(base: Tableau) -> bool:
+    """Whether all units can be kept at once, as backward elimination begins."""
+    return scipy.linalg.lapack.dpotrf(base.swept, lower=1)[1] == 0
+
+
 def _explained(base: Tableau, inside: BoolArray) -> float:
     """tr((H_SS)^-1 W_SS) for the units of `inside`, from nothing."""
     chosen = np.repeat(inside, np.diff(base.offsets))
-    factor = scipy.linalg.cho_factor(base.swept[np.ix_(chosen, chosen)], lower=True)
-    return float(np.trace(scipy.linalg.cho_solve(factor, base.outer[np.ix_(chosen, chosen)])))
+    gram, outer = base.swept[np.ix_(chosen, chosen)], base.outer[np.ix_(chosen, chosen)]
+    factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1)
+    if info:  # singular, and no ridge
+        return float(np.sum(np.linalg.pinv(gram, rcond=1e-11, hermitian=True) * outer))
+    return float(np.trace(scipy.linalg.lapack.dpotrs(factor, outer, lower=1)[0]))
 
 
 def _solve(
