@@ -12,6 +12,7 @@ from annealsubnet.baselines import METHODS, magnitude, synflow
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.shares import importance_of
+from annealsubnet.statistics.gates import gate_curvature
 from tests.models import EXAMPLES
 
 KEEP = 0.4
@@ -335,26 +336,27 @@ def test_greedy_over_layers_is_greedy_on_their_sum():
     assert np.array_equal(found, gone == 0)
 
 
-def test_greedy_of_neurons_by_the_error_of_what_reads_them():
-    example = EXAMPLES["cnn"]()
+@pytest.mark.parametrize(("name", "unit"), [("cnn", "neuron"), ("residual", "neuron"), ("transformer", "head")])
+@pytest.mark.parametrize("scope", ["network", "layer"])
+def test_greedy_of_neurons_moves_the_outputs_least(name, unit, scope):
+    """One elimination over all sites on (1 − x)ᵀ G (1 − x), a tenth of the mean curvature added to the diagonal."""
+    example = EXAMPLES[name]()
     network = example.network("nnx")
-    mask, _ = METHODS["greedy"](network, [example.inputs], keep=2, unit="neuron", scope="layer")
-    apply = jax.jit(
-        lambda gates: network.run(network.params, jnp.asarray(example.inputs), gates=gates, record=["conv2", "out"])[1]
-    )
-    for site, reader in (("conv1", "conv2"), ("conv2", "out")):
-        size = network.neurons[site].size
-        ones = {name: jnp.ones(found.size) for name, found in network.neurons.items()}
-        dense = np.asarray(apply(ones)[reader][1], np.float64)
-        kept = list(range(size))
-        while len(kept) > 2:
-            errors = []
-            for unit in kept:
-                gates = np.isin(np.arange(size), [other for other in kept if other != unit]).astype(np.float32)
-                found = np.asarray(apply({**ones, site: jnp.asarray(gates)})[reader][1], np.float64)
-                errors.append(((found - dense) ** 2).sum())
-            kept.pop(int(np.argmin(errors)))
-        assert np.flatnonzero(mask.kept[site]).tolist() == kept
+    found = gate_curvature(network, [example.inputs], unit=unit, form="full")
+    matrix = found.curvature + 0.1 * np.diag(found.curvature).mean() * np.eye(len(found.curvature))
+    site_of = np.concatenate([np.full(place.stop - place.start, site) for site, place in found.places.items()])
+    mask, _ = METHODS["greedy"](network, [example.inputs], keep=KEEP, unit=unit, scope=scope)
+    least = {site: 1 if scope == "network" else int(mask.kept[site].sum()) for site in found.places}
+    gone = np.zeros(len(matrix))
+    while (gone == 0).sum() > mask.kept_count:
+        errors = np.full(len(matrix), np.inf)
+        for candidate in np.flatnonzero(gone == 0):
+            if (gone[site_of == site_of[candidate]] == 0).sum() > least[site_of[candidate]]:
+                step = np.where(np.arange(len(matrix)) == candidate, 1, gone)
+                errors[candidate] = step @ matrix @ step
+        gone[np.argmin(errors)] = 1
+    for site, place in found.places.items():
+        assert np.array_equal(mask.kept[site], gone[place] == 0)
 
 
 def test_traced_once_or_on_every_call_is_the_same():
