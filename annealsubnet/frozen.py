@@ -15,7 +15,7 @@ from annealsubnet.losses import Loss
 from annealsubnet.networks import Network
 from annealsubnet.problems import Problem, gate_problem
 from annealsubnet.selection import Choice, best_state
-from annealsubnet.statistics.distance import gate_distance
+from annealsubnet.statistics.distance import GateDistance, gate_distance
 
 # Rounds over the sites, each solved with the others held; a few suffice, for the energy falls in every one.
 _SWEEPS = 6
@@ -45,21 +45,25 @@ def select_frozen(
         seed: of all that is random.
     """
     measured = gate_distance(network, batches, unit=budget.unit, sites=budget.selected, gates=kept, loss=loss)
-    places = measured.places
-    problem = gate_problem(
-        {name: place.stop - place.start for name, place in places.items()},
-        measured.curvature,
-        gradient=measured.gradient,
-        at=measured.gates,
-        value=measured.value,
-        ridge=_RIDGE * float(np.diag(measured.curvature).mean()),
-        num_kept=budget.total,
-    )
+    places, problem = measured.places, distance_problem(measured, num_kept=budget.total)
     if budget.scope == "network":
         state = _with_one_each(best_state(problem, choice, seed=seed), problem, list(places.values()))
     else:
         state = _by_layer(problem, places, budget.counts, measured.gates > 0, choice, seed)
     return {name: state[place] for name, place in places.items()}
+
+
+def distance_problem(measured: GateDistance, *, num_kept: int | None = None) -> Problem:
+    """The distance as a problem over the units of all sites, with a small charge for every flip."""
+    return gate_problem(
+        {name: place.stop - place.start for name, place in measured.places.items()},
+        measured.curvature,
+        gradient=measured.gradient,
+        at=measured.gates,
+        value=measured.value,
+        ridge=_RIDGE * float(np.diag(measured.curvature).mean()),
+        num_kept=num_kept,
+    )
 
 
 def _by_layer(

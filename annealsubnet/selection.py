@@ -39,7 +39,7 @@ class Choice:
     sampler: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
     refit: bool = True
-    ridge: float = 1e-3
+    ridge: float = 1e-2
     effort: int = 50
     rounds: int = 8
 

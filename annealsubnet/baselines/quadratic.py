@@ -1,10 +1,11 @@
 """Greedy elimination on the quadratic models that `prune` anneals: what coupling gives without annealing.
 
-The squared error that removing units makes in what the next layers (for weights: their own neuron) return is
+Weights: the squared error that removing inputs of a neuron makes in what it returns, before any refit,
 
-    E(x) = (1 − x)ᵀ Q (1 − x),    weights of a neuron: Q = w wᵀ ∘ E[a aᵀ],    neurons: Q = E[a aᵀ] ∘ (W Wᵀ)
+    E(x) = (1 − x)ᵀ Q (1 − x),    Q = w wᵀ ∘ E[a aᵀ],
 
-before any refit. From all units kept, the one whose removal raises the sum of all E least goes, again and again.
+summed over neurons. Neurons and heads: the distance of the network from itself (`annealsubnet.statistics.distance`), which is
+the model of `prune(refit=False)`. From all units kept, the one whose removal raises the sum least goes, again and again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,13 +16,14 @@ from jaxtyping import Float, Int
 
 from annealsubnet.baselines.selection import Result, from_scores, traced_on_data
 from annealsubnet.budgets import Budget, Keep, budget_of
+from annealsubnet.frozen import distance_problem
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network
-from annealsubnet.problems import site_problem
 from annealsubnet.selection import Importance
 from annealsubnet.shares import importance_of
 from annealsubnet.solvers.greedy import eliminate
-from annealsubnet.statistics.moments import input_moments, self_regression
+from annealsubnet.statistics.distance import gate_distance
+from annealsubnet.statistics.moments import input_moments
 
 
 def greedy(
@@ -35,10 +37,10 @@ def greedy(
     seed: int = 0,
     loss: Loss = cross_entropy,
 ) -> Result:
-    """Remove the unit that adds least to the layers' squared errors, until as many stay as asked.
+    """Remove the unit that adds least to the energy, until as many stay as asked.
 
-    Errors of different layers are weighed by the loss's mean Gauss-Newton curvature in their outputs, as in `prune`. All
-    statistics are of the dense network; labels are not read.
+    Errors of the weights of different layers are weighed by the loss's mean Gauss-Newton curvature in their outputs, as in
+    `prune`. All statistics are of the dense network; labels are not read.
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss: as in `annealsubnet.baselines`.
@@ -67,24 +69,19 @@ def greedy(
     """
     network = traced_on_data(model, batches, "greedy")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
+    if unit != "weight":
+        return from_scores(model, network, _site_scores(network, batches or (), budget, loss), budget)
     importance = importance_of(network, batches or (), params=network.params, loss=loss)
-    if unit == "weight":
-        return from_scores(model, network, _weight_scores(network, batches or (), budget, importance), budget)
-    return from_scores(model, network, _site_scores(network, batches or (), budget, importance), budget)
+    return from_scores(model, network, _weight_scores(network, batches or (), budget, importance), budget)
 
 
-def _site_scores(network: Network, batches: Iterable[Any], budget: Budget, importance: Importance) -> dict[str, np.ndarray]:
+def _site_scores(network: Network, batches: Iterable[Any], budget: Budget, loss: Loss) -> dict[str, np.ndarray]:
     """When each neuron or head goes, over all sites."""
-    sites = {name: network.sites(budget.unit)[name] for name in budget.selected}
-    readers = [name for name in network.layers if any(name in site.consumers for site in sites.values())]
-    moments = input_moments(network, batches, layers=readers)
-    regressions = {name: self_regression(network.layers[name], moments[name], network.params) for name in readers}
-    steps, rises = {}, {}
-    for name, site in sites.items():
-        found = eliminate(site_problem(site, regressions, network.layers, network.params, importance=importance))
-        steps[name] = np.argsort(found.order)[:, None]
-        rises[name] = -np.diff(found.energy)[::-1][:, None]
-    return {name: when[:, 0] for name, when in _when(steps, rises).items()}
+    measured = gate_distance(network, batches, unit=budget.unit, sites=budget.selected, loss=loss)
+    counts = [budget.counts.get(name, 1) for name in measured.places]
+    order = eliminate(distance_problem(measured), places=list(measured.places.values()), counts=counts).order
+    when = np.argsort(order)
+    return {name: when[place] for name, place in measured.places.items()}
 
 
 def _weight_scores(network: Network, batches: Iterable[Any], budget: Budget, importance: Importance) -> dict[str, np.ndarray]:
