@@ -1,0 +1,129 @@
+"""What the neuron benchmarks share: networks trained for each seed, all methods, all sizes, rows, table, figure.
+
+Protocol. A network is trained for each seed; every method sees the same calibration images (the first of the training part, with
+labels, which the annealed selection does not read) and chooses the same number of neurons in each layer. Accuracy is on the test
+set, of the masked network and of the one that the same least-squares refit made of the mask. Without the refit the annealed
+selection is `prune(refit=False)`, with it `prune()`; "descent" is `prune` at temperature zero, the control for annealing itself.
+Differences are paired over seeds. Rows that are in the folder already are not measured again.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from annealsubnet import baselines, examples, prune
+from annealsubnet.report import DENSE, Plan, Row, Trial, compare, provenance, read_rows, write_rows
+from annealsubnet.report.figures import accuracy_figure, png
+from annealsubnet.report.names import labels
+
+KEEPS = (0.75, 0.5, 0.25, 0.12)
+EPOCHS = {"mnist-mlp": (6, 2e-3), "mnist-cnn": (2, 3e-3), "digits-mlp": (40, 1e-3), "digits-cnn": (15, 1e-3)}
+DESCENT = "descent"
+
+
+def methods(*, refit: bool, effort: bool) -> dict[str, Callable]:
+    """Every method by name; each is asked for the masks that suit the stage at which it is measured."""
+    ours = {"annealed": partial(prune, refit=refit)}
+    if effort and refit:
+        ours[DESCENT] = partial(prune, effort=0)
+    return {**ours, **baselines.METHODS}
+
+
+def trial(network: str, data: examples.Data, seed: int, calibration: int) -> Trial:
+    """A trained network with its batches."""
+    named = examples.named_network(network)
+    epochs, rate = EPOCHS[network]
+    train = data.batches("train", 1000, normalize=named.normalize)
+    model = examples.train(named.build(seed=seed), train, seed=seed, epochs=epochs, learning_rate=rate)
+    images = min(calibration, len(data.train.inputs))
+    return Trial(
+        seed,
+        model,
+        list(data.batches("train", 1000, normalize=named.normalize, examples=images)),
+        list(data.batches("test", 1000, normalize=named.normalize)),
+    )
+
+
+def measure(network: str, seed: int, keeps: tuple[float, ...], calibration: int, data_seed: int) -> list[Row]:
+    """All rows of one network and seed."""
+    data = examples.load(examples.named_network(network).data, seed=data_seed)
+    given = trial(network, data, seed, calibration)
+    rows: list[Row] = []
+    for refit in (False, True):
+        chosen = {"neuron": methods(refit=refit, effort=True)}
+        plan = Plan(chosen, {"neuron": keeps}, {"neuron": "layer"}, stages=(refit,))
+        found = compare([given], plan, report=lambda step: print(network, step, file=sys.stderr, flush=True)).rows
+        rows += [row for row in found if not (refit and row.method == DENSE)]
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """Mean accuracy in percent; behind it the paired difference from the annealed selection and its standard error."""
+    lines = []
+    for refit in (False, True):
+        names = list(dict.fromkeys(row.method for row in rows if row.refit == refit and row.method != DENSE))
+        keeps = sorted({row.keep for row in rows if row.method != DENSE}, reverse=True)
+        lines += [f"\n{'with' if refit else 'without'} refit | " + " | ".join(f"{keep:.0%}" for keep in keeps)]
+        lines += ["---|" * (len(keeps) + 1)]
+        for name in names:
+            lines.append(f"{name} | " + " | ".join(_cell(rows, refit, name, keep) for keep in keeps))
+    dense = np.mean([row.accuracy for row in rows if row.method == DENSE])
+    return f"dense {100 * dense:.2f} %\n" + "\n".join(lines) + "\n"
+
+
+def _cell(rows: list[Row], refit: bool, name: str, keep: float) -> str:
+    by_seed = {
+        method: {row.seed: 100 * row.accuracy for row in rows if (row.method, row.refit, row.keep) == (method, refit, keep)}
+        for method in (name, "annealed")
+    }
+    values = np.array(list(by_seed[name].values()))
+    gaps = np.array([by_seed["annealed"][seed] - value for seed, value in by_seed[name].items()])
+    error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else float("nan")
+    gap = "" if name == "annealed" else f" ({-gaps.mean():+.2f} ± {error:.2f})"
+    return f"{values.mean():.2f}{gap}"
+
+
+def run(networks: list[str], seeds: list[int], keeps: tuple[float, ...], calibration: int, out: Path) -> None:
+    """Measure what is missing, one file a network and seed; then draw everything."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {"networks": networks, "seeds": seeds, "keeps": keeps, "calibration": calibration, "epochs": EPOCHS}
+    config = {**settings, "versions": provenance.versions(), "machine": provenance.machine()}
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    text = []
+    for network in networks:
+        rows: list[Row] = []
+        for seed in seeds:
+            path = out / f"{network}-{seed}.csv"
+            if not path.exists():
+                draft = path.with_suffix(".part")
+                write_rows(measure(network, seed, keeps, calibration, data_seed=seed), draft)
+                draft.rename(path)
+            rows += read_rows(path)
+        text.append(f"## {network}, {len(seeds)} seeds\n\n{table(rows)}")
+        write_rows(rows, out / f"{network}.csv")
+        figure = accuracy_figure([replace(row) for row in rows], labels() | {DESCENT: "temperature zero"}, ours="annealed")
+        (out / f"{network}.png").write_bytes(png(figure))
+    (out / "table.md").write_text("\n".join(text))
+    print("\n".join(text))
+
+
+def main(description: str, networks: list[str], *, out: str) -> None:
+    """The command line of one benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--networks", nargs="+", default=networks)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--keeps", type=float, nargs="+", default=list(KEEPS))
+    parser.add_argument("--calibration", type=int, default=5000)
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--quick", action="store_true", help="digits, one seed, one size: a minute, for CI")
+    options = parser.parse_args()
+    if options.quick:
+        run(["digits-mlp"], [0], (0.25,), 1000, options.out)
+    else:
+        run(options.networks, options.seeds, tuple(options.keeps), options.calibration, options.out)
