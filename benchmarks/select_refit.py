@@ -204,8 +204,7 @@ def summarize(summary: dict) -> list[str]:
 
 
 def machine() -> dict:
-    names = ("annealsubnet", "numpy", "scipy", "numba")
-    found = {name: version(name) for name in names if name != "annealsubnet"}
+    found = {name: version(name) for name in ("numpy", "scipy", "numba")}
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
