@@ -24,6 +24,8 @@ HUES = ("#0072b2", "#00855f", "#a3478d", "#7a6a00", "#3a8fc7", "#7d5b46", "#5e60
 MARKERS = "osD^vPX<>h"
 FINEST = 0.05
 """Errors below this, in percent, are drawn as this."""
+PIXELS = 1.25
+"""Pixels of the page for a point of a figure, at most."""
 TICKS = (0, 20, 40, 60, 80, 90, 95, 97, 98, 99, 99.5, 99.9)
 VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--faint", PAPER: "--paper", OURS: "--ours"} | {
     hue: f"--hue{number}" for number, hue in enumerate(HUES)
@@ -60,11 +62,11 @@ def accuracy_figure(rows: Sequence[Row], labels: Mapping[str, str], *, ours: str
     """
     drawn = [row for row in rows if row.method != DENSE and row.refit == refit]
     units = list(dict.fromkeys(row.unit for row in drawn))
-    others = [method for method in dict.fromkeys(row.method for row in drawn) if method != ours]
+    others = [method for method in dict.fromkeys([*labels, *(row.method for row in drawn)]) if method != ours]
     looks = {method: (HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]) for index, method in enumerate(others)}
     dense = summarize([row.accuracy for row in rows if row.method == DENSE])
     with rc_context(_STYLE):
-        figure = Figure(figsize=(5.4 * len(units), 4.3), layout="constrained")
+        figure = Figure(figsize=(5.4 * len(units) if len(units) > 1 else 6.6, 4.3), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(units), squeeze=False)[0]
         for panel, unit in zip(panels, units, strict=True):
@@ -117,7 +119,9 @@ def inline_svg(figure: Figure, title: str) -> str:
     element = element[element.index("<svg") :]
     for color, variable in VARIABLES.items():
         element = element.replace(color, f"var({variable})")
-    element = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', element, count=1)
+    widest = round(PIXELS * 72 * figure.get_figwidth())
+    tag = rf'<svg viewBox="\1" style="max-width: {widest}px" role="img">'
+    element = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', tag, element, count=1)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     return element.replace(">", f"><title>{title}</title>", 1)
 

@@ -50,17 +50,22 @@ def page(story: Story, facts: Facts, figure: str) -> str:
     return template.substitute(
         title=escape(story.headline),
         style=(files("annealsubnet.report") / "page.css").read_text(encoding="utf-8"),
-        headline=escape(story.headline),
-        lead=escape(story.before),
+        headline=_joined(story.headline),
+        lead=_joined(story.before),
         figure=f"<figure>{figure}<figcaption>{escape(story.caption)}</figcaption></figure>",
         reading=escape(story.reading("is bold")),
         tables="\n".join(_results(dense, block, story) for block in blocks) + _legend(story),
-        masks="\n".join(_mask(story, unit) for unit in story.pictures) or "<p>No mask was kept.</p>",
+        masks="\n".join(_mask(story, unit) for unit in story.pictures) + _costs(story),
         times=_times(story.rows, facts.seconds, story.labels),
         command=escape(facts.command),
         asked=_facts(facts.asked),
         machine=_facts(facts.machine),
     )
+
+
+def _joined(text: str) -> str:
+    """Escaped `text` in which no line ends between a number and its percent sign."""
+    return escape(text).replace(" %", "&nbsp;%")
 
 
 def _results(dense: Cell, block: Block, story: Story) -> str:
@@ -106,6 +111,22 @@ def _mask(story: Story, unit: str) -> str:
     text += f", seed {story.seeds[0]}: orange stays, gray is removed."
     picture = inline_svg(mask_figure(layers, unit, shape=shape), escape(text))
     return f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>"
+
+
+def _costs(story: Story) -> str:
+    """Nonzero parameters and operations of the dense network, and of ours at each size."""
+    first = [row for row in story.rows if row.seed == story.seeds[0] and row.refit == (story.has_refit and row.method != DENSE)]
+    lines = []
+    for row in (row for row in first if row.method in (DENSE, story.ours)):
+        name = "dense network" if row.method == DENSE else f"{keep_label(row.keep)} of the {row.unit}s"
+        kind = ' class="dense"' if row.method == DENSE else ""
+        numbers = f"<td>{row.nonzeros:,}</td><td>{row.flops:,}</td>"
+        lines.append(f'<tr{kind}><th scope="row">{escape(name)}</th>{numbers}</tr>')
+    return (
+        '<h3>What is left to store and to compute</h3><div class="scroll"><table><thead><tr><th scope="col">kept</th>'
+        '<th scope="col">nonzero parameters</th><th scope="col">operations for one example</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _times(rows: Sequence[Row], stages: Mapping[str, float], labels: Mapping[str, str]) -> str:

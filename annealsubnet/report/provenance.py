@@ -30,7 +30,7 @@ def machine() -> dict[str, str]:
         "system": platform.platform(),
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "devices": ", ".join(f"{device.platform} {device.device_kind}" for device in jax.devices()),
+        "devices": ", ".join(dict.fromkeys(device.device_kind for device in jax.devices())),
         "executable": f"Python {platform.python_version()} ({sys.implementation.name})",
     }
 

@@ -76,10 +76,11 @@ def test_the_page_is_well_formed_and_loads_nothing(written) -> None:
 
 def test_the_page_tells_the_whole_story(written) -> None:
     page = (written / "report.html").read_text()
-    for text in ("97.5 %", "annealed (ours)", "20 of 40 neurons", "97.3", "seed 0", "3.11"):
+    for text in ("97.5&nbsp;%", "annealed (ours)", "20 of 40 neurons", "97.3", "seed 0", "3.11"):
         assert text in page
     for heading in ("Accuracy against size", "The table", "What was kept", "How long each step took", "What was asked"):
         assert f"<h2>{heading}</h2>" in page
+    assert "What is left to store and to compute" in page and "<td>30</td><td>100</td>" in page
     assert "in all" in page and "3.5 s" in page
 
 
