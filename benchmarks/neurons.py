@@ -1,10 +1,10 @@
 """What the neuron benchmarks share: networks trained for each seed, all methods, all sizes, rows, table, figure.
 
-Protocol. A network is trained for each seed; every method sees the same calibration images (the first of the training part, with
-labels, which the annealed selection does not read) and chooses the same number of neurons in each layer. Accuracy is on the test
-set, of the masked network and of the one that the same least-squares refit made of the mask. Without the refit the annealed
-selection is `prune(refit=False)`, with it `prune()`; "descent" is `prune` at temperature zero, the control for annealing itself.
-Differences are paired over seeds. Rows that are in the folder already are not measured again.
+Protocol. A network is trained for each seed; every method sees the same calibration images (the first of the training part,
+with labels, which the annealed selection does not read) and chooses the same number of neurons in each layer. Accuracy is
+on the test set, of the masked network and of the one that the same least-squares refit made of the mask. Without the refit
+the annealed selection is `prune(refit=False)`, with it `prune()`; "descent" is `prune` at temperature zero, the control for
+annealing itself. Differences are paired over seeds. Rows that are in the folder already are not measured again.
 """
 
 import argparse
