@@ -22,7 +22,7 @@ from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network
 from annealsubnet.statistics.gates import by_site, check_units, gate_vector, unit_places
-from annealsubnet.statistics.passes import backward_chunk
+from annealsubnet.statistics.passes import curvature_chunk, over_factors
 from annealsubnet.statistics.streams import accumulate, chunks
 
 
@@ -83,15 +83,14 @@ def gate_distance(
         dense = network.apply(values, inputs)
         outputs, pull = jax.vjp(outputs_of, jnp.broadcast_to(point, (inputs.shape[0], point.size)))
 
-        def add(total: Any, factor: jax.Array) -> tuple[Any, None]:
-            rows, moved = pull(factor)[0], jnp.sum(factor * (outputs - dense), axis=1)
-            new = (0.5 * jnp.sum(moved**2), moved @ rows, jnp.matmul(rows.T, rows, precision="highest"))
-            return jax.tree.map(jnp.add, total, new), None
+        def sums(factors: jax.Array) -> Any:
+            (jacobians,) = jax.vmap(pull)(factors)
+            rows, moved = jacobians.reshape(-1, point.size), jnp.sum(factors * (outputs - dense), axis=2).ravel()
+            return 0.5 * jnp.sum(moved**2), moved @ rows, jnp.matmul(rows.T, rows, precision="highest")
 
-        start = (jnp.zeros(()), jnp.zeros(point.size), jnp.zeros((point.size, point.size)))
-        return jax.lax.scan(add, start, loss.curvature_factor(dense).astype(dense.dtype))[0]
+        return over_factors(sums, loss.curvature_factor(dense).astype(dense.dtype))
 
-    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network)))
+    inputs = ((inputs,) for inputs, _ in chunks(stream(batches), curvature_chunk(network)))
     sums, count = accumulate(partial(step, network.params, point), inputs)
     value, gradient, curvature = (total / count for total in sums)
     check_units(places, gradient, curvature)
