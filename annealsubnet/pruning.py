@@ -44,7 +44,7 @@ def prune(
     refit: bool = True,
     ridge: float = RIDGE,
     rounds: int = 1,
-    effort: int = 50,
+    effort: int = 25,
     loss: Loss = cross_entropy,
     seed: int,
     progress: bool = False,

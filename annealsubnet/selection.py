@@ -40,7 +40,7 @@ class Choice:
     options: Mapping[str, Any] = field(default_factory=dict)
     refit: bool = True
     ridge: float = 1e-2
-    effort: int = 50
+    effort: int = 25
     rounds: int = 8
 
 
