@@ -69,6 +69,7 @@ class Annealer(dimod.Sampler, dimod.Initialized):
         time_limit: float | None = None,
         interrupt_function: Callable[[], bool] | None = None,
         state: Literal["best", "last"] = "best",
+        exchanges: bool = False,
         num_replicas: int | None = None,
         presolve: bool = False,
         backend: Literal["auto", "numba", "jax"] = "auto",
@@ -98,6 +99,9 @@ class Annealer(dimod.Sampler, dimod.Initialized):
             interrupt_function: called every few milliseconds; stops like `time_limit` when it returns true.
             state: "best" for the best state seen in each read, followed by a descent; "last" for its last state,
                 which is a sample of the Boltzmann distribution if the schedule is slow enough.
+            exchanges: after every sweep of flips, exchange ones with zeros as well (sixteen proposals a variable). A
+                sweep takes longer; where variables stand in for each other, as the inputs of a neuron do, the optimum
+                is found many times sooner.
             num_replicas: replicas of each read, spread over the beta range and exchanged (parallel tempering), instead
                 of one that is cooled; each makes `num_sweeps` sweeps.
             presolve: fix variables by roof duality and anneal connected components apart, which keeps an optimum.

@@ -45,7 +45,7 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         keep_best = options.state == "best"
         states = anneal_on_device(energy, groups, states, betas, seed, keep_best=keep_best)
         options = dataclasses.replace(options, beta_schedule=(), beta_range=None, num_sweeps=0)
-    compiled = compile_energy(energy, groups)
+    compiled = compile_energy(energy, groups, exchanges=options.exchanges)
     states = np.ascontiguousarray(states[:, compiled.order])
     counts = np.zeros((len(states), 4), np.int64)
     left = betas[:0] if on_device else betas
@@ -67,7 +67,7 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         if compiled.is_dense
         else "sparse",
         "sweeps": int(counts[used, 0].sum()),
-        "moves_tried": int(counts[used, 0].sum()) * _moves_a_sweep(groups),
+        "moves_tried": int(counts[used, 0].sum()) * _moves_a_sweep(groups, options),
         "moves_accepted": int(counts[used, 1].sum()),
         "stopped_by": reason or ("target" if found.size else None),
     }
@@ -117,7 +117,7 @@ def _on_device(energy: Energy, options: Options) -> bool:
         return options.backend == "jax"
     only_numba = (options.groups, options.target, options.time_limit, options.interrupt_function, options.num_replicas)
     work = float(energy.size) * options.sweeps * (options.num_reads or NUM_READS)
-    if "jax" not in sys.modules or any(option is not None for option in only_numba) or work < _DEVICE_WORK:
+    if "jax" not in sys.modules or options.exchanges or any(option is not None for option in only_numba) or work < _DEVICE_WORK:
         return False
     return bool(sys.modules["jax"].default_backend() in ("gpu", "tpu"))
 
@@ -134,7 +134,8 @@ def _default_range(energy: Energy, groups: Groups) -> tuple[float, float]:
     return default_beta_range(energy.linear, energy.couplings, kept_share=float(kept) if exchanged else None)
 
 
-def _moves_a_sweep(groups: Groups) -> int:
-    """A flip for every free variable and sixteen exchanges for every other."""
-    exchanged = int((groups.member >= 0).sum())
-    return groups.member.size - exchanged + LANES * exchanged
+def _moves_a_sweep(groups: Groups, options: Options) -> int:
+    """A flip for every free variable, and sixteen exchanges for every one that is exchanged."""
+    grouped = int((groups.member >= 0).sum())
+    free = groups.member.size - grouped
+    return free + LANES * (grouped + (free if options.exchanges else 0))

@@ -167,8 +167,8 @@ def scale_of(linear: np.ndarray, stored: np.ndarray) -> float:
     return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
 
 
-def compile_energy(energy: Energy, groups: Groups) -> Compiled:
-    """An energy and its groups as a kernel's model."""
+def compile_energy(energy: Energy, groups: Groups, *, exchanges: bool = False) -> Compiled:
+    """An energy and its groups as a kernel's model; with `exchanges`, variables that flip are exchanged as well."""
     size = energy.size
     order = np.argsort(groups.member, kind="stable")
     member = groups.member[order]
@@ -191,8 +191,9 @@ def compile_energy(energy: Energy, groups: Groups) -> Compiled:
         rows = np.zeros((size, stride), np.float32)
         np.divide(matrix, scale, out=rows[:, :size], casting="same_kind")
         couplings = (rows.ravel(),)
-    model = (linear, couplings, free, padded, _blocks(member))
-    moves = (bool((member == -1).any()), bool((member >= 0).any()))
+    exchanged = np.where(padded == -1, groups.counts.size, padded).astype(np.int32) if exchanges else padded
+    model = (linear, couplings, free, exchanged, _blocks(member))
+    moves = (bool((member == -1).any()), bool((exchanged >= 0).any()))
     return Compiled(model, moves, order, scale)
 
 

@@ -43,6 +43,7 @@ class Options:
     time_limit: float | None = None
     interrupt_function: Callable[[], bool] | None = None
     state: Literal["best", "last"] = "best"
+    exchanges: bool = False
     num_replicas: int | None = None
     presolve: bool = False
     backend: Literal["auto", "numba", "jax"] = "auto"
@@ -59,6 +60,7 @@ class Options:
         if self.backend not in ("auto", "numba", "jax"):
             raise ValueError(f'backend must be "auto", "numba" or "jax"; it is {self.backend!r}.')
         only_numba = [name for name in ("groups", "target", "num_replicas") if getattr(self, name) is not None]
+        only_numba += ["exchanges"] if self.exchanges else []
         if self.backend == "jax" and only_numba:
             raise ValueError(f'backend "jax" has no {", ".join(only_numba)}; leave the backend to choose itself.')
         if self.initial_states_generator not in ("none", "tile", "random"):

@@ -298,3 +298,22 @@ def test_presolve_keeps_the_optimum(vartype):
         np.testing.assert_allclose(found.record.energy, bqm.energies(found), atol=1e-9)
     with pytest.raises(ValueError, match="presolve cannot be combined with num_kept"):
         Annealer().sample(bqm, presolve=True, num_kept=3)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.05])
+def test_exchanges_beside_flips_follow_boltzmann_and_find_optima(density):
+    bqm = random_bqm(8, 13, density=density)
+    found = Annealer().sample(bqm, num_reads=20_000, beta_schedule=[0.7] * 20, exchanges=True, state="last", seed=2)
+    states = all_states(8)
+    weights = np.exp(-0.7 * bqm.energies((states, range(8))))
+    code = 2 ** np.arange(8)
+    counts = np.bincount(found.record.sample @ code, minlength=256)[states @ code]
+    expected = len(found) * weights / weights.sum()
+    large = expected >= 5
+    observed = np.append(counts[large], counts[~large].sum())
+    predicted = np.append(expected[large], expected[~large].sum())
+    assert stats.chisquare(observed[predicted > 0], predicted[predicted > 0]).pvalue > 1e-3
+    mixed = Annealer().sample(bqm, exchanges=True, groups=[([0, 1, 2, 3], 1)], num_sweeps=50, seed=0)
+    assert (mixed.record.sample[:, :4].sum(axis=1) == 1).all()
+    inside = states[states[:, :4].sum(axis=1) == 1]
+    assert mixed.first.energy == pytest.approx(bqm.energies((inside, range(8))).min(), abs=1e-9)
