@@ -28,12 +28,13 @@ SAMPLERS: Mapping[str, str] = {
 """Name to module and class."""
 
 
-def known_methods(sampler: str | None = None, options: Sequence[str] = ()) -> Mapping[str, Method]:
+def known_methods(sampler: str | None = None, options: Sequence[str] = (), *, refit: bool = True) -> Mapping[str, Method]:
     """Every method by name, ours first.
 
     Args:
         sampler: name of the one that `annealed` solves with; the package's choice if `None`.
         options: its options, as "name=value".
+        refit: whether what is kept will be refitted; `annealed` chooses for that.
 
     Returns:
         Name to function.
@@ -43,9 +44,9 @@ def known_methods(sampler: str | None = None, options: Sequence[str] = ()) -> Ma
     """
     from annealsubnet import baselines, prune
 
-    annealed: Method = prune
+    annealed: Method = prune if refit else partial(prune, refit=False)
     if sampler is not None:
-        annealed = partial(prune, sampler=_sampler(sampler), sampler_options=dict(map(_option, options)))
+        annealed = partial(annealed, sampler=_sampler(sampler), sampler_options=dict(map(_option, options)))
     elif options:
         raise Refusal(f"--sampler-option {options[0]} needs --sampler; use one of {', '.join(SAMPLERS)}.")
     return {ANNEALED: annealed, **baselines.METHODS}

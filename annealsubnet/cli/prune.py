@@ -82,7 +82,7 @@ def prune(
     stages = Stages()
     output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
     folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
-    plan = _plan(options, known_methods(options.sampler, options.sampler_option) if methods is None else methods)
+    plan = _plan(options, known_methods(options.sampler, options.sampler_option, refit=options.refit) if methods is None else methods)
     with stages.timed("load"):
         subject = subject_of(options)
     comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
