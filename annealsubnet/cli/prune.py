@@ -82,7 +82,9 @@ def prune(
     stages = Stages()
     output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
     folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
-    plan = _plan(options, known_methods(options.sampler, options.sampler_option, refit=options.refit) if methods is None else methods)
+    if methods is None:
+        methods = known_methods(options.sampler, options.sampler_option, refit=options.refit)
+    plan = _plan(options, methods)
     with stages.timed("load"):
         subject = subject_of(options)
     comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
