@@ -4,13 +4,15 @@ For each seed there is a trial (a network, calibration batches, test batches). F
 
     mask = method(network, calibration)    accuracy of the masked network, of refit(network, mask, calibration)
 
-so that methods differ in the choice of the mask and in nothing else: what a method returns beside its mask isn't used.
+so that methods differ in the choice of the mask and in nothing else: what a method returns beside its mask isn't used. A method
+that takes `refit` is told whether a refit will follow; its one mask is measured before and after it.
 """
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import signature
 from typing import Any, Protocol
 
 import jax
@@ -196,10 +198,11 @@ def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
 
 def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str) -> tuple[Any, list[Row]]:
     """The mask that `method` chose, and a row for each stage."""
-    choose, scope = plan.methods[unit][method], plan.scopes.get(unit, "network")
-    chosen, (mask, _) = _timed(
-        lambda: choose(trial.model, trial.calibration, keep=keep, unit=unit, scope=scope, seed=trial.seed)
-    )
+    options = {"keep": keep, "unit": unit, "scope": plan.scopes.get(unit, "network"), "seed": trial.seed}
+    choose = partial(plan.methods[unit][method], trial.model, trial.calibration, **options)
+    if "refit" in signature(choose).parameters:
+        choose = partial(choose, refit=plan.stages[-1])
+    chosen, (mask, _) = _timed(choose)
     rows = []
     for refitted in plan.stages:
         refitting, model = 0.0, trial.model

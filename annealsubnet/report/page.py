@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from annealsubnet.report.comparison import ANNEALED
 from annealsubnet.report.figures import inline_svg, mask_figure
 from annealsubnet.report.names import explanation
 from annealsubnet.report.rows import DENSE, Row, keep_label
@@ -85,7 +86,8 @@ def _results(dense: Cell, block: Block, story: Story) -> str:
     title = escape(block.title.capitalize())
     if block.refit or not story.has_refit:
         return f"<h3>{title}</h3>{table}"
-    return f"<details><summary>{title}</summary>{table}</details>"
+    note = '<p class="note">The same masks before the refit; annealing chose them with the refit in view.</p>'
+    return f"<details><summary>{title}</summary>{note if ANNEALED in block.cells else ''}{table}</details>"
 
 
 def _cells(cells: Sequence[Cell | None]) -> str:

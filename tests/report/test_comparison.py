@@ -144,3 +144,14 @@ def test_networks_with_more_than_parameters_share_nothing() -> None:
     batches = [np.ones((2, 4), np.float32)]
     together = [shared.prepare(network, batches) for network in networks]
     assert together[0].programs is not together[1].programs
+
+
+def test_a_method_that_asks_is_told_whether_a_refit_will_follow() -> None:
+    def method(model: Any, batches: Any, *, keep: Any, unit: str, scope: str, seed: int, refit: bool) -> tuple[FakeMask, Any]:
+        return FakeMask(7 if refit else 3), None
+
+    for stages, kept in (((False, True), 7), ((False,), 3)):
+        plan = Plan({"weight": {"annealed": method}}, {"weight": (0.5,)}, stages=stages)
+        found = compare(trials(), plan, procedures=FakeProcedures())
+        assert {row.kept for row in found.rows if row.unit} == {kept}
+        assert found.masks["weight", 0.5].kept_count == kept
