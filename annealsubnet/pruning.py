@@ -41,6 +41,7 @@ def prune(
     exclude: Iterable[str] = (),
     sampler: Any = None,
     sampler_options: Mapping[str, Any] | None = None,
+    degree: int | None = None,
     refit: bool = True,
     ridge: float = RIDGE,
     rounds: int = 1,
@@ -63,6 +64,8 @@ def prune(
         sampler: any `dimod.Sampler`, to solve the selection as binary quadratic models; by default the exact
             select-and-refit annealer.
         sampler_options: passed to the sampler.
+        degree: most couplings that a unit keeps in a binary quadratic model (its neighborhood); all by default. The exact
+            select-and-refit annealer has no such model and leaves it unread.
         refit: whether the kept weights are refitted to the dense network's outputs by least squares.
         ridge: of that refit, in units of the mean diagonal of the inputs' second moment.
         rounds: how often to walk the network, keeping geometrically less each time.
@@ -95,7 +98,7 @@ def prune(
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more, not {rounds}.")
-    choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort)
+    choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort, degree=degree)
     params: Params = network.params
     kept: dict[str, np.ndarray] = {}
     for number in range(rounds):

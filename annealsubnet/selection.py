@@ -5,6 +5,7 @@ Two routes lead from the statistics to the answer. Without a sampler the exact e
 models: solve, refit, repeat, for as long as the error falls. Weights that are not to be refitted are quadratic to begin with.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,16 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
+from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import Layer, Network, Params, Site
-from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, site_problem
+from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, site_problem, sparsify
 from annealsubnet.refitting import least_squares
 from annealsubnet.solvers.door import solve
+from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import select_inputs, select_units
 from annealsubnet.statistics.moments import Regression
+
+logger = logging.getLogger(__name__)
 
 Importance = Mapping[str, Float[np.ndarray, "groups outputs"]]
 
@@ -34,6 +39,7 @@ class Choice:
         ridge: of the refit.
         effort: sweeps of the select-and-refit annealer; 0 for descent only (temperature zero).
         rounds: most times that a binary quadratic model is solved and refitted.
+        degree: most couplings of a unit in a binary quadratic model; None for all.
     """
 
     sampler: Any = None
@@ -42,6 +48,7 @@ class Choice:
     ridge: float = 1e-2
     effort: int = 25
     rounds: int = 8
+    degree: int | None = None
 
 
 def select_site(
@@ -91,8 +98,25 @@ def select_site(
 
 
 def best_state(problem: Problem, choice: Choice, *, seed: int) -> Bool[np.ndarray, "units"]:
-    """The state of least energy that the sampler finds, with exactly `problem.num_kept` units."""
-    return solve(problem, choice.sampler, seed=seed, **choice.options).best
+    """The state of least energy that the sampler finds, with exactly `problem.num_kept` units.
+
+    With a bounded degree the sampler sees each unit's strongest couplings only, the others folded in at the present state:
+    first the one that greedy elimination finds, then each answer, for as long as the energy with all couplings falls.
+    """
+    if choice.degree is None:
+        return solve(problem, choice.sampler, seed=seed, **choice.options).best
+    edges = strongest(problem.dense_couplings, degree=choice.degree)
+    best = eliminate(problem).kept(problem.size if problem.num_kept is None else problem.num_kept)
+    least = float(problem.energy(best))
+    for number in range(choice.rounds):
+        sparse = sparsify(problem, edges, at=best)
+        found = solve(sparse.problem, choice.sampler, seed=seed + number, **choice.options).best
+        logger.info("degree %d keeps %.0f %% of the coupling of %d units", sparse.degree, 100 * sparse.share_kept, problem.size)
+        energy = float(problem.energy(found))
+        if energy >= least:
+            break
+        least, best = energy, found
+    return best
 
 
 def _refined_site(

@@ -223,3 +223,25 @@ def test_bad_batches_say_what_was_found():
         prune(model, [inputs], keep=0.5, unit="neuron", sampler_options={"num_raeds": 3}, refit=False, seed=0)
     with pytest.raises(TypeError, match="str"):
         prune("model", [inputs], keep=0.5, seed=0)
+
+
+@pytest.mark.parametrize("unit", ["weight", "neuron"])
+def test_sparse_neighborhoods_serve_too(unit):
+    model = Network()
+    inputs = example(model)
+    found = {}
+    for degree in (1, 3, None):
+        mask, pruned = prune(
+            model,
+            [inputs],
+            keep=0.5,
+            unit=unit,
+            scope="layer",
+            sampler=SimulatedAnnealingSampler(),
+            sampler_options={"num_reads": 8, "num_sweeps": 100},
+            degree=degree,
+            seed=0,
+        )
+        assert all(array.sum() == int(0.5 * array.size + 0.5) for array in mask.kept.values())
+        found[degree] = distance(as_network(model, inputs), as_network(pruned, inputs).params, inputs)
+    assert found[1] < 2 * found[None] + 1e-3
