@@ -59,6 +59,10 @@ def _write_whole(path: Path, contents: bytes) -> None:
             file.write(contents)
             file.flush()
             os.fsync(file.fileno())
+            # A temporary file is its owner's alone; a mask is for whoever may read the folder.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -74,13 +78,13 @@ def read_mask(path: Path) -> Contents:
     """
     from safetensors import safe_open
 
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no mask file {path}; give the path of a file that Mask.save wrote.")
     try:
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get(_HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise ValueError(f"{path} is no mask file, or a truncated one: {error}") from error
     if header is None:
         raise ValueError(f"{path} is a safetensors file but no mask: its metadata has no {_HEADER!r}.")

@@ -24,6 +24,9 @@ from annealsubnet.batches import stream
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunk_size, chunks
 
+# Variances below this share of the second moment are rounding: sums within a chunk are float32.
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -71,12 +74,15 @@ class Regression:
         """
         if not self.with_bias:
             return self
+        gram = self.gram - self.mean[:, :, None] * self.mean[:, None, :]
+        # What is left of an input that never varies is float32 rounding, of either sign.
+        varies = np.einsum("gii->gi", gram) > _ROUNDING * np.einsum("gii->gi", self.gram)
         return Regression(
-            self.gram - self.mean[:, :, None] * self.mean[:, None, :],
+            gram * varies[:, :, None] * varies[:, None, :],
             np.zeros_like(self.mean),
-            self.cross - self.mean[:, :, None] * self.target_mean[:, None, :],
+            (self.cross - self.mean[:, :, None] * self.target_mean[:, None, :]) * varies[:, :, None],
             np.zeros_like(self.target_mean),
-            self.target_energy - self.target_mean**2,
+            np.maximum(self.target_energy - self.target_mean**2, 0.0),
             self.count,
             False,
         )

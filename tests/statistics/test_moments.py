@@ -99,3 +99,13 @@ def test_statistics_that_overflow_name_the_layer(setting):
     network, inputs = setting
     with pytest.raises(ValueError, match="layer 'grouped'"):
         input_moments(network, [inputs * np.float32(1e30)], layers=["grouped"])
+
+
+def test_inputs_that_never_vary_have_no_variance():
+    inputs = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
+    inputs[:, 1], inputs[:, 4] = 0.0, 3.3
+    network = as_network(nnx.Linear(6, 2, rngs=nnx.Rngs(0)), inputs)
+    (name,) = network.layers
+    centered = self_regression(network.layers[name], input_moments(network, [inputs])[name], network.params).centered()
+    assert not centered.gram[0][[1, 4]].any() and not centered.cross[0][[1, 4]].any()
+    assert (np.diag(centered.gram[0])[[0, 2, 3, 5]] > 0.5).all()
