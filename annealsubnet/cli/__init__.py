@@ -9,7 +9,7 @@ left behind. Anything else is a bug and shows its traceback.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from annealsubnet.cli.interrupts import remembered_interrupts
 from annealsubnet.cli.refusals import is_refusal, sentence
@@ -31,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         with remembered_interrupts() as check_interrupt:
-            from annealsubnet.cli.commands import parse
-
-            parse(sys.argv[1:] if arguments is None else list(arguments)).run(check_interrupt)
+            _run(sys.argv[1:] if arguments is None else list(arguments), check_interrupt)
     except KeyboardInterrupt:
         sys.stderr.write("\nannealsubnet: interrupted; no unfinished files are left behind.\n")
         return INTERRUPTED
@@ -43,3 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"annealsubnet: {sentence(error)}\n")
         return REFUSED
     return 0
+
+
+def _run(arguments: Sequence[str], check_interrupt: Callable[[], None]) -> None:
+    """Parse the words and do what they ask for; modules are loaded when they are needed, for they take a second."""
+    from annealsubnet.cli.commands import Prune, parse
+
+    command = parse(arguments)
+    if isinstance(command, Prune):
+        from annealsubnet.cli.prune import prune
+
+        prune(command, check_interrupt=check_interrupt)
+    else:
+        from annealsubnet.cli.evaluate import evaluate
+
+        evaluate(command)

@@ -1,12 +1,12 @@
 """Commands: the words that the command line takes, as frozen values.
 
-A subcommand is a dataclass with a `run` method; its docstring and those of its fields are the help text.
+A subcommand is a dataclass; its docstring and those of its fields are the help text. `annealsubnet.cli.main` carries it out.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,13 +17,6 @@ Scope = Literal["network", "layer", "neuron"]
 def _word(metavar: str, *, hint: str = "") -> Any:
     """How an option's value is called in the help text, and its default where that says more than the description."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})" if hint else "")
-
-
-class Command(Protocol):
-    """What every subcommand has."""
-
-    def run(self, check_interrupt: Callable[[], None]) -> None:
-        """Do what was asked; `check_interrupt` raises `KeyboardInterrupt` after Ctrl-C and is called now and then."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +85,6 @@ class Prune(Source):
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print nothing but errors."""
 
-    def run(self, check_interrupt: Callable[[], None]) -> None:
-        """Compare, print, write."""
-        from annealsubnet.cli.prune import prune
-
-        prune(self, check_interrupt=check_interrupt)
-
 
 @dataclass(frozen=True)
 class Evaluate(Source):
@@ -112,12 +99,8 @@ class Evaluate(Source):
     seed: Annotated[int, _word("INT", hint="default: 0")] = 0
     """Seed of the network and the calibration examples."""
 
-    def run(self, check_interrupt: Callable[[], None]) -> None:
-        """Measure and print."""
-        from annealsubnet.cli.evaluate import evaluate
 
-        evaluate(self)
-
+Command = Prune | Evaluate
 
 COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune, "evaluate": Evaluate}
 

@@ -62,7 +62,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"Cannot read the checkpoint {path}: {error}. The file may be truncated.") from error

@@ -85,7 +85,7 @@ def read_npz(path: Path) -> Arrays:
     if not path.is_file():
         raise FileNotFoundError(f"There is no data file {path}; give the path of a .npz file.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             missing = [name for name in Arrays._fields if name not in file.files]
             if missing:
                 raise ValueError(f"it has {file.files} but not {missing}")

@@ -100,6 +100,10 @@ def command(monkeypatch, tmp_path) -> Callable[..., int]:
     (tmp_path / "mine.py").write_text(OWN)
     monkeypatch.setattr("sys.path", list(sys.path))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    monkeypatch.setattr(commands.Prune, "run", lambda self, check: prune(self, methods=METHODS, procedures=FakeProcedures()))
+
+    def with_stand_ins(options: commands.Prune, *, check_interrupt: Callable[[], None]) -> None:
+        prune(options, methods=METHODS, procedures=FakeProcedures())
+
+    monkeypatch.setattr("annealsubnet.cli.prune.prune", with_stand_ins)
     jax.config.update("jax_platforms", "cpu")
     return lambda *words: cli.main([str(word) for word in words])
