@@ -18,9 +18,9 @@ SLOW = """
 import sys, time
 from types import SimpleNamespace
 import numpy as np
+from functools import partial
 from annealsubnet import cli
-from annealsubnet.cli import commands
-from annealsubnet.cli.prune import prune
+import annealsubnet.cli.prune as action
 
 class Mask:
     kept, kept_count, size = {"fc1": np.ones(40, bool)}, 20, 40
@@ -40,7 +40,7 @@ class Procedures:
         return model
 
 methods = {"annealed": lambda *words, **options: (Mask(), None)}
-commands.Prune.run = lambda self, check: prune(self, methods=methods, procedures=Procedures(), check_interrupt=check)
+action.prune = partial(action.prune, methods=methods, procedures=Procedures())
 words = ["prune", "own:data", "--seed", "0", "--unit", "weight", "--keep", ".5"]
 sys.exit(cli.main(words))
 """
