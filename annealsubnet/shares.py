@@ -24,7 +24,7 @@ def importance_of(network: Network, batches: Iterable[Any], *, params: Params, l
     """What squared error in a layer's outputs costs the loss: ½ of their mean Gauss-Newton curvature.
 
     The outputs of one layer count alike: weighing each by its own curvature, which rests on the few examples that the network
-    is unsure of, chose worse neurons on validation data in `benchmarks/mnist_neurons.py` (94.2 against 95.3 % at 12 %).
+    is unsure of, chose no better neurons (CONTRIBUTING.md, "What was tried").
     """
     curvature = neuron_curvature(network, batches, loss=loss, params=params)
     importance = {}
