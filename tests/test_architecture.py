@@ -19,6 +19,7 @@ ORDER = [
     "mask_files",
     "masks",
     "budgets",
+    "patterns",
     "losses",
     "shrinking",
     "evaluation",
@@ -26,6 +27,7 @@ ORDER = [
     "neighborhoods",
     "problems",
     "solvers",
+    "decompose",
     "refitting",
     "allocation",
     "selection",
@@ -35,12 +37,14 @@ ORDER = [
     "baselines",
     "report",
     "examples",
+    "leap",
+    "testing",
     "cli",
     "__main__",
 ]
 # `from annealsubnet import prune` imports annealsubnet.pruning
 PUBLIC = dict(annealsubnet._HOME)
-INDEPENDENT = {"solvers": {"solvers", "problems"}, "examples": {"examples", "progress"}}
+INDEPENDENT = {"solvers": {"solvers", "problems"}, "decompose": {"problems", "solvers"}, "examples": {"examples", "progress"}}
 
 
 def part_of(module: str) -> str | None:
