@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from annealsubnet.batches import first_inputs
-from annealsubnet.budgets import Budget, Keep, budget_of
+from annealsubnet.budgets import Budget, Keep
 from annealsubnet.frozen import select_frozen
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
+from annealsubnet.patterns import parse_pattern, pattern_budget
 from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, kept_weights, refit_layer
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
@@ -35,10 +36,11 @@ def prune(
     model: Any,
     batches: Iterable[Any],
     *,
-    keep: Keep,
+    keep: Keep = None,
     unit: str = "weight",
     scope: str = "network",
     exclude: Iterable[str] = (),
+    pattern: str | None = None,
     sampler: Any = None,
     sampler_options: Mapping[str, Any] | None = None,
     degree: int | None = None,
@@ -61,6 +63,8 @@ def prune(
             layer, are not units.
         scope: over which units `keep` counts: the "network", each "layer", or (weights) the fan-in of each "neuron".
         exclude: layers to leave as they are.
+        pattern: of the zeros in a kernel (weights only): "N:M", such as "2:4", which says itself how much stays, or blocks
+            "BxC" of inputs by neurons (`annealsubnet.patterns`).
         sampler: any `dimod.Sampler`, to solve the selection as binary quadratic models; by default the exact
             select-and-refit annealer.
         sampler_options: passed to the sampler.
@@ -95,10 +99,13 @@ def prune(
         Mask(neuron, 2 of 4 kept in 1 site)
     """
     network = as_network(model, first_inputs(batches))
-    budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
+    budget = pattern_budget(network, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more, not {rounds}.")
-    choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort, degree=degree)
+    form = None if pattern is None else parse_pattern(pattern)
+    choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort, degree=degree, pattern=form)
+    if form is not None and (rounds > 1 or sampler is not None or not refit):
+        raise ValueError(f"pattern={pattern!r} goes with one round of the select-and-refit annealer: no sampler, refit=True.")
     params: Params = network.params
     kept: dict[str, np.ndarray] = {}
     for number in range(rounds):

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import Layer, Network, Params, Site
+from annealsubnet.patterns import Pattern
 from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, site_problem, sparsify
 from annealsubnet.refitting import least_squares
 from annealsubnet.solvers.door import solve
@@ -40,6 +41,7 @@ class Choice:
         effort: sweeps of the select-and-refit annealer; 0 for descent only (temperature zero).
         rounds: most times that a binary quadratic model is solved and refitted.
         degree: most couplings of a unit in a binary quadratic model; None for all.
+        pattern: of the zeros of a kernel; None for any.
     """
 
     sampler: Any = None
@@ -49,6 +51,7 @@ class Choice:
     effort: int = 25
     rounds: int = 8
     degree: int | None = None
+    pattern: Pattern | None = None
 
 
 def select_site(
@@ -228,13 +231,16 @@ def select_weights(
     kept = np.ones(weights.shape, bool)
     for group in range(layer.groups):
         gram, cross, energy = centered.gram[group], centered.cross[group], centered.target_energy[group]
-        if choice.refit and choice.sampler is None:
+        if choice.pattern is not None and choice.pattern.is_block:
+            kept[group] = _blocks(gram, cross, energy, num_kept[group], choice.pattern, choice=choice, seed=seed)
+        elif choice.refit and choice.sampler is None:
             found = select_inputs(
                 gram,
                 cross,
                 energy,
-                num_kept[group],
+                num_kept[group] if choice.pattern is None else None,
                 seed=seed,
+                pattern=None if choice.pattern is None else choice.pattern.text,
                 ridge=choice.ridge,
                 num_sweeps=max(choice.effort, 1),
                 temperature="annealed" if choice.effort else "zero",
@@ -242,6 +248,36 @@ def select_weights(
             kept[group] = found.kept
         else:
             kept[group] = _fan_ins_by_sampler(gram, cross, energy, weights[group], num_kept[group], choice=choice, seed=seed)
+    return kept
+
+
+def _blocks(
+    gram: np.ndarray,
+    cross: np.ndarray,
+    energy: np.ndarray,
+    num_kept: np.ndarray,
+    pattern: Pattern,
+    *,
+    choice: Choice,
+    seed: int,
+) -> np.ndarray:
+    """Blocks of inputs, chosen in common by as many consecutive neurons as the pattern has."""
+    kept = np.ones(cross.shape, bool)
+    unit_of_input = np.arange(len(gram)) // pattern.inputs
+    for first in range(0, cross.shape[1], pattern.neurons):
+        columns = slice(first, first + pattern.neurons)
+        found = select_units(
+            gram,
+            cross[:, columns],
+            energy[columns],
+            int(num_kept[first]) // pattern.inputs,
+            unit_of_input=unit_of_input,
+            seed=seed + first,
+            ridge=choice.ridge,
+            num_sweeps=max(choice.effort, 1),
+            temperature="annealed" if choice.effort else "zero",
+        )
+        kept[:, columns] = found.kept[unit_of_input][:, None]
     return kept
 
 

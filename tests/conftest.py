@@ -18,6 +18,7 @@ CHECKED = (
     "mask_files",
     "masks",
     "budgets",
+    "patterns",
     "losses",
     "shrinking",
     "evaluation",

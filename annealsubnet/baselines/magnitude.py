@@ -6,22 +6,24 @@ from typing import Any
 import numpy as np
 
 from annealsubnet.baselines.selection import Result, from_scores, sum_over_units, traced_if_needed
-from annealsubnet.budgets import Keep, budget_of
+from annealsubnet.budgets import Keep
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import weight_layers
+from annealsubnet.patterns import parse_pattern, pattern_budget
 
 
 def magnitude(
     model: Any,
     batches: Iterable[Any] | None = None,
     *,
-    keep: Keep,
+    keep: Keep = None,
     unit: str = "weight",
     scope: str = "network",
     exclude: Iterable[str] = (),
     seed: int = 0,
     loss: Loss = cross_entropy,
     norm: str = "l2",
+    pattern: str | None = None,
 ) -> Result:
     """Keep the units with the largest weights.
 
@@ -33,6 +35,7 @@ def magnitude(
         model, batches, keep, unit, exclude, seed, loss: as in `annealsubnet.baselines`; no data is read.
         scope: "network" compares all layers ("global magnitude"), "layer" each with itself.
         norm: "l1" or "l2", of neurons and heads; for weights both are |w|.
+        pattern: as in `annealsubnet.baselines`.
 
     Returns:
         The mask, and the model with zeros for what it removes.
@@ -56,11 +59,12 @@ def magnitude(
     powers = {"l1": 1, "l2": 2}
     if norm not in powers:
         raise ValueError(f"norm is 'l1' or 'l2', not {norm!r}.")
-    subject = traced_if_needed(model, batches, unit=unit, scope=scope)
-    budget = budget_of(subject, keep=keep, unit=unit, scope=scope, exclude=exclude)
+    subject = traced_if_needed(model, batches, unit=unit, scope=scope if pattern is None else "neuron")
+    budget = pattern_budget(subject, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
     kernels = {name: np.asarray(subject.params[path], np.float64) for name, path in weight_layers(subject).items()}
     if unit == "weight":
-        return from_scores(model, subject, {name: np.abs(kernel) for name, kernel in kernels.items()}, budget)
+        form = None if pattern is None else parse_pattern(pattern)
+        return from_scores(model, subject, {name: np.abs(kernel) for name, kernel in kernels.items()}, budget, pattern=form)
     power = powers[norm]
     raised = {name: np.abs(kernel) ** power for name, kernel in kernels.items()}
     sites = subject.sites(unit)

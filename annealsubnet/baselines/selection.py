@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from annealsubnet.batches import first_inputs
-from annealsubnet.budgets import Budget, keep_best
+from annealsubnet.budgets import Budget, keep_best, largest
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Site, as_model, as_network
+from annealsubnet.patterns import Pattern
 
 Result = tuple[Mask, Any]
 """The mask, and the model in the form that came in with zeros for what the mask removes."""
@@ -43,17 +45,43 @@ def traced_if_needed(model: Any, batches: Iterable[Any] | None, *, unit: str, sc
     return model if enough else traced(model, batches)
 
 
-def from_scores(model: Any, subject: Any, scores: Mapping[str, Any], budget: Budget) -> Result:
+def from_scores(
+    model: Any, subject: Any, scores: Mapping[str, Any], budget: Budget, *, pattern: Pattern | None = None
+) -> Result:
     """Keep the units with the largest scores.
 
     Args:
         model: the user's, in any of its forms; it is not changed.
         subject: the `Network` (or for weights the `Model`) of it.
-        scores: by site, in the shape of its units.
+        scores: by site, in the shape of its units; not negative where there is a pattern of blocks, which have their sums.
         budget: how many stay where.
+        pattern: that the weights keep.
     """
-    mask = Mask.of(subject, budget.unit, keep_best(scores, budget))
+    kept = keep_best(scores, budget) if pattern is None else _keep_patterned(scores, budget, pattern)
+    mask = Mask.of(subject, budget.unit, kept)
     return mask, mask.apply(model)
+
+
+def _keep_patterned(scores: Mapping[str, Any], budget: Budget, pattern: Pattern) -> dict[str, np.ndarray]:
+    """The weights with the largest scores in each group, or the blocks with the largest sums of scores."""
+    kept = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
+    for name, layer in budget.layers.items():
+        matrix = layer.matrix(np.asarray(scores[name], np.float64))
+        kept[name] = layer.from_matrix(keep_pattern(matrix, pattern, budget.counts[name]))
+    return kept
+
+
+def keep_pattern(
+    scores: Float[np.ndarray, "groups fan_in outputs"], pattern: Pattern, num_kept: int
+) -> Bool[np.ndarray, "groups fan_in outputs"]:
+    """The best weights of a kernel under a pattern; `num_kept` of each neuron's, where the pattern is of blocks."""
+    groups, fan_in, outputs = scores.shape
+    if not pattern.is_block:
+        parts = scores.reshape(groups, fan_in // pattern.inputs, pattern.inputs, outputs)
+        return largest(parts, pattern.stays, axis=2).reshape(scores.shape)
+    shape = (groups, fan_in // pattern.inputs, pattern.inputs, outputs // pattern.neurons, pattern.neurons)
+    blocks = largest(scores.reshape(shape).sum(axis=(2, 4)), num_kept // pattern.inputs, axis=1)
+    return np.broadcast_to(blocks[:, :, None, :, None], shape).reshape(scores.shape)
 
 
 def comparable(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -58,6 +58,9 @@ class Prune(Source):
     """What the sizes are meant of. By default each layer for neurons and heads (over the whole network most classical
     methods remove a layer altogether), the network for weights."""
 
+    pattern: Annotated[str | None, _word("N:M|BxC")] = None
+    """Pattern of the zeros, for weights: 2:4 keeps 2 of every 4 inputs of a neuron, 4x1 blocks of 4 inputs by 1 neuron."""
+
     method: Annotated[tuple[str, ...], _word("NAME ...")] = ()
     """Methods to compare (annealed, magnitude, ...), one or more; all that can choose the unit if not given."""
 

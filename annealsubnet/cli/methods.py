@@ -5,8 +5,9 @@
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from annealsubnet.cli.refusals import Refusal
@@ -69,6 +70,38 @@ def _option(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def patterned(methods: Mapping[str, Method], pattern: str, asked: Sequence[str]) -> Mapping[str, Method]:
+    """The methods that can keep a pattern, told to.
+
+    Args:
+        methods: by name.
+        pattern: as `annealsubnet.patterns.parse_pattern` reads it.
+        asked: names of those that the user named.
+
+    Returns:
+        Name to a function that is called as before; where the pattern says how much stays, its `keep` is not read.
+
+    Raises:
+        Refusal: A method that was asked for can't.
+    """
+    from annealsubnet.patterns import parse_pattern
+
+    says_keep = not parse_pattern(pattern).is_block
+    able = {name: method for name, method in methods.items() if "pattern" in signature(method).parameters}
+    unable = [name for name in asked if name in methods and name not in able]
+    if unable:
+        raise Refusal(f"The method {unable[0]} can't keep a pattern; use one or more of {', '.join(able)}.")
+
+    def told(method: Method) -> Method:
+        @wraps(method)
+        def run(*arguments: Any, keep: Any, **options: Any) -> Any:
+            return method(*arguments, keep=None if says_keep else keep, pattern=pattern, **options)
+
+        return run
+
+    return {name: told(method) for name, method in able.items()}
 
 
 def chosen_methods(known: Mapping[str, Method], unit: str, asked: Sequence[str]) -> Mapping[str, Method]:

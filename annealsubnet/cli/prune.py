@@ -17,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from annealsubnet import report
 from annealsubnet.cli.commands import Prune
-from annealsubnet.cli.methods import Method, chosen_methods, known_methods
+from annealsubnet.cli.methods import Method, chosen_methods, known_methods, patterned
 from annealsubnet.cli.refusals import Refusal
 from annealsubnet.cli.subjects import Subject, subject_of
+from annealsubnet.patterns import parse_pattern
 from annealsubnet.report import names, provenance
 
 DEFAULT_FOLDER = Path("annealsubnet-results")
@@ -101,15 +102,30 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
         raise Refusal(f"--{'unit' if not options.unit else 'seed'} needs at least one value.")
     units = tuple(dict.fromkeys(options.unit))
     asked = tuple(dict.fromkeys(report.parse_keep(text) for text in options.keep))
+    if options.pattern is not None:
+        units, asked = ("weight",), _pattern_keeps(options, asked)
+        known = patterned(known, options.pattern, options.method)
     methods: dict[str, Mapping[str, Method]] = {unit: chosen_methods(known, unit, options.method) for unit in units}
     first = methods[units[0]]
     return report.Plan(
         methods=methods,
         keeps={unit: asked or DEFAULT_KEEPS[unit] for unit in units},
-        scopes={unit: options.scope or DEFAULT_SCOPES[unit] for unit in units},
+        scopes={unit: options.scope or ("neuron" if options.pattern else DEFAULT_SCOPES[unit]) for unit in units},
         stages=(False, True) if options.refit else (False,),
         kept_masks=report.ANNEALED if report.ANNEALED in first else next(iter(first)),
     )
+
+
+def _pattern_keeps(options: Prune, asked: tuple[report.Keep, ...]) -> tuple[report.Keep, ...]:
+    """Sizes under a pattern, which may say them itself."""
+    pattern = parse_pattern(str(options.pattern))
+    if "weight" not in options.unit:
+        raise Refusal(f"--pattern {options.pattern} is for weights; use --unit weight.")
+    if pattern.is_block:
+        return asked
+    if asked:
+        raise Refusal(f"--pattern {options.pattern} says how much is kept; leave --keep out.")
+    return (pattern.stays / pattern.inputs,)
 
 
 def _methods(plan: report.Plan) -> tuple[str, ...]:
