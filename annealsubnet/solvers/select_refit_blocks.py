@@ -5,14 +5,15 @@ The state is one symmetric tableau of the inputs, swept on the kept set S (P = (
     A = [ -P       P H_SN ]          Y = [ P B_S             ]          W = Y Y'
         [ H_NS P   s_NN   ]              [ B_N - H_NS P B_S  ]
 
-so that the number of right-hand sides never appears again. A principal pivot on the inputs K adds, removes or exchanges them at
-once: with D = A_KK and Z = A_:K D^-1, A loses Z A_K: and Y loses Z Y_K. Removing unit a raises the error by tr((P_aa)^-1 W_aa),
-adding unit g lowers it by tr((s_gg)^-1 W_gg), and after a pivot on u alone the blocks of any other unit v are
+A principal pivot on the inputs K adds, removes or exchanges them at once: with D = A_KK and Z = A_:K D^-1, A loses Z A_K: and Y
+loses Z Y_K. Removing unit a raises the error by tr((P_aa)^-1 W_aa), adding unit g lowers it by tr((s_gg)^-1 W_gg), and after a
+pivot on u alone the blocks of any other unit v are
 
-    A'_vv = A_vv - A_vu D^-1 A_uv,     W'_vv = (Y_v - A_vu D^-1 Y_u)(...)'
+    A'_vv = A_vv - A_vu D^-1 A_uv,     Y'_v = Y_v - A_vu D^-1 Y_u
 
-which prices every exchange of u for v exactly, in O(1) for single inputs and O(p^3) for blocks of p, without making it. Kept
-and unkept units play the same part up to a sign, so visits go to whichever are fewer.
+which prices every exchange of u for v exactly, without making it. Units of single inputs keep W, where the number of right-hand
+sides never appears again, and a price costs O(1); units of p inputs keep Y, no wider than it is long, and a price costs
+O(p^3 + p^2 columns). Kept and unkept units play the same part up to a sign, so visits go to whichever are fewer.
 """
 
 from typing import NamedTuple
@@ -32,13 +33,15 @@ class Tableau(NamedTuple):
 
     Attributes:
         swept: A, `[input, input]`.
-        outer: W, `[input, input]`.
+        outer: W, `[input, input]`, where units are single inputs; else `[0, 0]`.
+        right: Y, `[input, column]`, where units have several inputs; else `[input, 0]`.
         offsets: `[unit + 1]` where each unit's inputs begin.
         inside: `[unit]` True where it is kept.
     """
 
     swept: FloatArray
     outer: FloatArray
+    right: FloatArray
     offsets: IntArray
     inside: BoolArray
 
@@ -86,13 +89,12 @@ def _inputs_of(units: IntArray, offsets: IntArray) -> IntArray:
 @njit(cache=True, nogil=True)
 def pivot(units: IntArray, tableau: Tableau) -> None:
     """Add the `units` that are outside and remove those that are inside, in one step."""
-    swept, outer, offsets, inside = tableau
+    swept, outer, right, offsets, inside = tableau
     inputs = _inputs_of(units, offsets)
     size, width = inputs.size, swept.shape[0]
-    rows, outer_rows, inverse = np.empty((size, width)), np.empty((size, width)), np.empty((size, size))
+    rows, inverse = np.empty((size, width)), np.empty((size, size))
     for e in range(size):
         copy_floats(rows[e], swept[inputs[e]])
-        copy_floats(outer_rows[e], outer[inputs[e]])
         for f in range(size):
             inverse[e, f] = rows[e, inputs[f]]
     _invert_small(inverse, size)
@@ -108,24 +110,47 @@ def pivot(units: IntArray, tableau: Tableau) -> None:
         for f in range(size):
             swept[inputs[e], inputs[f]] = -inverse[e, f]
             z_rows[f, inputs[e]] = (1.0 if e == f else 0.0) - inverse[e, f]
-    _update_outer(outer, inputs, outer_rows, z_rows)
+    if right.shape[1]:
+        _update_right(right, inputs, z_rows)
+    else:
+        _update_outer(outer, inputs, z_rows)
     for u in units:
         if inside[u]:
             for i in range(offsets[u], offsets[u + 1]):
-                for n in range(width):  # the diagonal block changes its sign twice
-                    swept[i, n] *= -1.0
-                    outer[i, n] *= -1.0
-                for n in range(width):
-                    swept[n, i] *= -1.0
-                    outer[n, i] *= -1.0
+                _negate(i, swept)
+                if right.shape[1]:
+                    for n in range(right.shape[1]):
+                        right[i, n] *= -1.0
+                else:
+                    _negate(i, outer)
         inside[u] = not inside[u]
 
 
 @njit(cache=True, nogil=True)
-def _update_outer(outer: FloatArray, inputs: IntArray, outer_rows: FloatArray, z_rows: FloatArray) -> None:
+def _negate(i: int, matrix: FloatArray) -> None:
+    """Change the sign of row and column i, and so that of the diagonal entry twice."""
+    for n in range(matrix.shape[0]):
+        matrix[i, n] *= -1.0
+    for n in range(matrix.shape[0]):
+        matrix[n, i] *= -1.0
+
+
+@njit(cache=True, nogil=True)
+def _update_right(right: FloatArray, inputs: IntArray, z_rows: FloatArray) -> None:
+    """Y loses Z Y_K."""
+    rows = np.empty((inputs.size, right.shape[1]))
+    for e in range(inputs.size):
+        copy_floats(rows[e], right[inputs[e]])
+    _subtract_product(right, z_rows, rows)
+
+
+@njit(cache=True, nogil=True)
+def _update_outer(outer: FloatArray, inputs: IntArray, z_rows: FloatArray) -> None:
     """W of Y - Z Y_K: W loses Z Q + (Z Q)' with Q = W_K: - W_KK Z' / 2."""
     size = inputs.size
-    half = np.empty((size, size))
+    outer_rows, half = np.empty((size, outer.shape[0])), np.empty((size, size))
+    for e in range(size):
+        copy_floats(outer_rows[e], outer[inputs[e]])
     for e in range(size):
         for f in range(size):
             half[f, e] = 0.5 * outer_rows[e, inputs[f]]
@@ -164,63 +189,67 @@ def _invert_small(block: FloatArray, size: int) -> bool:
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def own_value(u: int, tableau: Tableau, scratch: FloatArray) -> float:
-    """What unit u is worth: the rise of the error on its removal, or the fall on its addition."""
-    swept, outer, offsets, inside = tableau
-    lo, hi = offsets[u], offsets[u + 1]
-    sign = -1.0 if inside[u] else 1.0
-    if hi - lo == 1:
-        schur = sign * swept[lo, lo]
-        return outer[lo, lo] / schur if schur > FLOOR else 0.0
-    block = scratch[0]
-    for i in range(hi - lo):
-        for j in range(hi - lo):
-            block[i, j] = sign * swept[lo + i, lo + j]
-    if not _invert_small(block, hi - lo):
-        return 0.0
+def _worth(rows: FloatArray, size: int, width: int) -> float:
+    """tr(M^-1 R R') of `rows` = [M R], M positive definite `[size, size]` and R `[size, width]`; -1 where it is singular."""
     value = 0.0
-    for i in range(hi - lo):
-        for j in range(hi - lo):
-            value += block[i, j] * outer[lo + i, lo + j]
+    for k in range(size):
+        row = rows[k]
+        d = row[k]
+        if not d > FLOOR:
+            return -1.0
+        d = 1.0 / d
+        total = 0.0
+        for n in range(size, size + width):
+            total += row[n] * row[n]
+        value += total * d
+        for i in range(k + 1, size):
+            other = rows[i]
+            factor = other[k] * d
+            for n in range(k + 1, size + width):
+                other[n] -= factor * row[n]
     return value
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
-def _pair_value(v: int, u: int, inverse: FloatArray, tableau: Tableau, scratch: FloatArray) -> float:
-    """What block v is worth after a pivot on block u alone; `inverse` is (A_uu)^-1."""
-    swept, outer, offsets, inside = tableau
+def own_value(u: int, tableau: Tableau, scratch: FloatArray) -> float:
+    """What unit u is worth: the rise of the error on its removal, or the fall on its addition."""
+    swept, right, inside = tableau.swept, tableau.right, tableau.inside
+    lo = tableau.offsets[u]
+    size, width = tableau.offsets[u + 1] - lo, right.shape[1]
+    sign = -1.0 if inside[u] else 1.0
+    if width == 0:
+        schur = sign * swept[lo, lo]
+        return tableau.outer[lo, lo] / schur if schur > FLOOR else 0.0
+    for i in range(size):
+        row = scratch[i]
+        for j in range(size):
+            row[j] = sign * swept[lo + i, lo + j]
+        for n in range(width):
+            row[size + n] = right[lo + i, n]
+    return max(_worth(scratch, size, width), 0.0)
+
+
+@njit(cache=True, nogil=True, fastmath=MATH)
+def _pair_value(v: int, u: int, slopes: FloatArray, tableau: Tableau, scratch: FloatArray) -> float:
+    """What block v is worth after a pivot on block u alone; `slopes` is (A_uu)^-1 A_u:."""
+    swept, right, offsets = tableau.swept, tableau.right, tableau.offsets
     v_lo, u_lo = offsets[v], offsets[u]
-    p, q = offsets[v + 1] - v_lo, offsets[u + 1] - u_lo
-    sign = -1.0 if inside[v] else 1.0
-    block, cross, twice = scratch[1], scratch[2], scratch[3]
-    for i in range(p):  # cross = A_vu D^-1; twice = cross W_uu - 2 W_vu, so that W' = W_vv + twice cross' symmetrized
-        for e in range(q):
-            cross[i, e] = 0.0
-            twice[i, e] = -2.0 * outer[v_lo + i, u_lo + e]
-        for f in range(q):
-            factor = swept[v_lo + i, u_lo + f]
-            for e in range(q):
-                cross[i, e] += factor * inverse[f, e]
-        for f in range(q):
-            factor = cross[i, f]
-            for e in range(q):
-                twice[i, e] += factor * outer[u_lo + f, u_lo + e]
-    for i in range(p):
-        for j in range(p):
-            total = swept[v_lo + i, v_lo + j]
-            for e in range(q):
-                total -= cross[i, e] * swept[v_lo + j, u_lo + e]
-            block[i, j] = sign * total
-    if not _invert_small(block, p):
-        return -1.0
-    value = 0.0
-    for i in range(p):
-        for j in range(p):
-            total = outer[v_lo + i, v_lo + j]
-            for e in range(q):
-                total += twice[i, e] * cross[j, e]
-            value += block[i, j] * total
-    return value
+    size, width = offsets[v + 1] - v_lo, right.shape[1]
+    sign = -1.0 if tableau.inside[v] else 1.0
+    for i in range(size):
+        row, right_row = scratch[i], right[v_lo + i]
+        for j in range(size):
+            row[j] = sign * swept[v_lo + i, v_lo + j]
+        for n in range(width):
+            row[size + n] = right_row[n]
+        for e in range(offsets[u + 1] - u_lo):
+            slope, factor = slopes[e], sign * swept[v_lo + i, u_lo + e]
+            for j in range(size):
+                row[j] -= factor * slope[v_lo + j]
+            factor, right_row = slopes[e, v_lo + i], right[u_lo + e]
+            for n in range(width):
+                row[size + n] -= factor * right_row[n]
+    return _worth(scratch, size, width)
 
 
 @njit(cache=True, nogil=True, fastmath=MATH)
@@ -281,7 +310,7 @@ def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatA
     swept, offsets, inside = tableau.swept, tableau.offsets, tableau.inside
     sign = 1.0 if inside[u] else -1.0
     priced = 0
-    if offsets.size - 1 == swept.shape[0]:
+    if tableau.right.shape[1] == 0:
         _score_inputs(u, tableau, score)
         for v in range(score.size):
             if inside[v] == inside[u] or score[v] < 0.0:
@@ -292,20 +321,15 @@ def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatA
         return sign * own_value(u, tableau, scratch), priced
     fill(score, _REJECTED)
     marked = np.empty(inside.size, np.bool_)
-    lo, size = offsets[u], offsets[u + 1] - offsets[u]
-    inverse = scratch[4]
-    for i in range(size):
-        for j in range(size):
-            inverse[i, j] = -sign * swept[lo + i, lo + j]
-    if not _invert_small(inverse, size):
+    lo, hi = offsets[u], offsets[u + 1]
+    inverse = sign * -swept[lo:hi, lo:hi]
+    if not _invert_small(inverse, hi - lo):
         return 0.0, 0
-    for i in range(size):
-        for j in range(size):
-            inverse[i, j] *= -sign
+    slopes = np.dot(inverse, -sign * swept[lo:hi])
     _shortlist(u, limit, tableau, worth, marked)
     for v in range(inside.size):
         if marked[v]:
-            value = _pair_value(v, u, inverse, tableau, scratch)
+            value = _pair_value(v, u, slopes, tableau, scratch)
             score[v] = sign * value if value >= 0.0 else _REJECTED
             priced += 1
     return sign * own_value(u, tableau, scratch), priced

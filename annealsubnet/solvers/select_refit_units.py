@@ -132,18 +132,23 @@ def _base(regression: Regression, units: IntArray) -> Tableau:
         slopes = cross @ inverse_of(regression.gram[np.ix_(fixed, fixed)])
         gram = gram - slopes @ cross.T
         right -= slopes @ regression.columns[:, fixed].T
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(units[order]))])
-    outer = scipy.linalg.blas.dsyrk(1.0, right, lower=0)
-    outer = np.triu(outer) + np.triu(outer, 1).T
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(units[order]))]).astype(np.int64)
     inside = np.zeros(offsets.size - 1, np.bool_)
-    return Tableau(np.ascontiguousarray(gram), np.ascontiguousarray(outer), offsets.astype(np.int64), inside)
+    gram = np.ascontiguousarray(gram)
+    if inside.size == order.size:
+        outer = scipy.linalg.blas.dsyrk(1.0, right, lower=0)
+        outer = np.triu(outer) + np.triu(outer, 1).T
+        return Tableau(gram, np.ascontiguousarray(outer), np.zeros((order.size, 0)), offsets, inside)
+    if right.shape[1] > right.shape[0]:  # only W = Y Y' matters
+        right = np.linalg.qr(right.T, mode="r").T
+    return Tableau(gram, np.zeros((0, 0)), np.ascontiguousarray(right), offsets, inside)
 
 
 def _swept(base: Tableau, inside: BoolArray) -> Tableau:
     """The tableau that keeps the units of `inside`, from `base`, which keeps none."""
     stays = np.repeat(inside, np.diff(base.offsets))
     if not stays.any():
-        return Tableau(base.swept.copy(), base.outer.copy(), base.offsets, inside.copy())
+        return _copy(base)
     inverse = inverse_of(base.swept[np.ix_(stays, stays)])
     slopes = inverse @ base.swept[stays]
     swept = base.swept - base.swept[:, stays] @ slopes
@@ -153,8 +158,15 @@ def _swept(base: Tableau, inside: BoolArray) -> Tableau:
     basis = np.diag(np.where(stays, 0.0, 1.0))  # Y = basis B
     basis[:, stays] -= slopes.T
     basis[np.ix_(stays, stays)] = inverse
-    outer = basis @ base.outer @ basis.T
-    return Tableau(np.ascontiguousarray(swept), np.ascontiguousarray(0.5 * (outer + outer.T)), base.offsets, inside.copy())
+    outer = basis @ base.outer @ basis.T if base.outer.size else base.outer
+    outer = np.ascontiguousarray(0.5 * (outer + outer.T))
+    return Tableau(np.ascontiguousarray(swept), outer, basis @ base.right, base.offsets, inside.copy())
+
+
+def _copy(tableau: Tableau) -> Tableau:
+    """The same state, to be changed."""
+    swept, outer, right, offsets, inside = tableau
+    return Tableau(swept.copy(), outer.copy(), right.copy(), offsets, inside.copy())
 
 
 def _start(
@@ -195,7 +207,8 @@ def _is_definite(base: Tableau) -> bool:
 def _explained(base: Tableau, inside: BoolArray) -> float:
     """tr((H_SS)^-1 W_SS) for the units of `inside`, from nothing."""
     chosen = np.repeat(inside, np.diff(base.offsets))
-    gram, outer = base.swept[np.ix_(chosen, chosen)], base.outer[np.ix_(chosen, chosen)]
+    gram, right = base.swept[np.ix_(chosen, chosen)], base.right[chosen]
+    outer = right @ right.T if right.shape[1] else base.outer[np.ix_(chosen, chosen)]
     factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1)
     if info:  # singular, and no ridge
         return float(np.sum(np.linalg.pinv(gram, rcond=1e-11, hermitian=True) * outer))
@@ -214,7 +227,7 @@ def _solve(
     num_threads: int | None,
 ) -> BoolArray:
     """The best set of units over the first local optimum and `num_reads` annealings from it."""
-    tolerance = _TIE * max(float(np.trace(base.outer)), 1e-300)
+    tolerance = _TIE * max(float(np.trace(base.outer) + np.sum(base.right**2)), 1e-300)
     first = _start(base, num_kept, start, limit, tolerance, counters[-1])
     scale = scale_of(limit, first) if temperatures.size else 0.0
     if not scale > tolerance:
@@ -224,7 +237,7 @@ def _solve(
 
     def run(lo: int, hi: int) -> None:
         for read in range(lo, hi):
-            tableau = Tableau(first.swept.copy(), first.outer.copy(), first.offsets, first.inside.copy())
+            tableau = _copy(first)
             found = first.inside.copy()
             anneal(base, seeds[read], temperatures, scale, limit, tolerance, tableau, found, counters[read])
             descend(base, limit, tolerance, tableau, counters[read])

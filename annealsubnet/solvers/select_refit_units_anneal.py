@@ -12,12 +12,12 @@ _DRIFT = 1e-8  # beyond it the tableau is recomputed
 
 
 @njit(cache=True, nogil=True)
-def new_scratch(offsets: IntArray) -> FloatArray:
-    """Room for the blocks of one unit."""
-    size = 1
+def new_scratch(tableau: Tableau) -> FloatArray:
+    """Room for the block of one unit and its right-hand sides."""
+    size, offsets = 1, tableau.offsets
     for u in range(offsets.size - 1):
         size = max(size, offsets[u + 1] - offsets[u])
-    return np.zeros((5, size, size))
+    return np.zeros((size, size + tableau.right.shape[1]))
 
 
 @njit(cache=True, nogil=True)
@@ -54,7 +54,7 @@ def move_to(inside: BoolArray, tableau: Tableau) -> bool:
 @njit(cache=True, nogil=True)
 def grow(size: int, tableau: Tableau) -> float:
     """Add the unit worth most, or remove the one worth least, until `size` are kept; the change of the explained part."""
-    scratch = new_scratch(tableau.offsets)
+    scratch = new_scratch(tableau)
     one = np.empty(1, np.int64)
     kept = count_of(tableau.inside)
     total = 0.0
@@ -76,7 +76,7 @@ def grow(size: int, tableau: Tableau) -> float:
 @njit(cache=True, nogil=True)
 def _worths(tableau: Tableau, limit: int, scratch: FloatArray, worth: FloatArray) -> None:
     """Own worth of every unit, where shortlists will ask for it."""
-    if tableau.offsets.size - 1 == tableau.swept.shape[0] or tableau.inside.size <= limit:
+    if tableau.right.shape[1] == 0 or tableau.inside.size <= limit:
         return
     for u in range(worth.size):
         worth[u] = own_value(u, tableau, scratch)
@@ -119,6 +119,8 @@ def refresh(base: Tableau, tableau: Tableau) -> None:
         tableau.inside[u] = False
     for i in range(base.swept.shape[0]):
         copy_floats(tableau.swept[i], base.swept[i])
+        copy_floats(tableau.right[i], base.right[i])
+    for i in range(base.outer.shape[0]):
         copy_floats(tableau.outer[i], base.outer[i])
     move_to(inside, tableau)
 
@@ -139,7 +141,7 @@ def _exchange(u: int, v: int, base: Tableau, tableau: Tableau, counters: IntArra
 def descend(base: Tableau, limit: int, tolerance: float, tableau: Tableau, counters: IntArray) -> float:
     """Exchanges at temperature zero until no visit finds a better one; the fall of the error."""
     inside = tableau.inside
-    scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
+    scratch, score, worth = new_scratch(tableau), np.empty(inside.size), np.zeros(inside.size)
     fewer = 2 * count_of(inside) <= inside.size
     _worths(tableau, limit, scratch, worth)
     total, since, step = 0.0, 0, 0
@@ -163,7 +165,7 @@ def descend(base: Tableau, limit: int, tolerance: float, tableau: Tableau, count
 def scale_of(limit: int, tableau: Tableau) -> float:
     """Median over the visited units of what their best exchange would cost, at a local optimum."""
     inside = tableau.inside
-    scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
+    scratch, score, worth = new_scratch(tableau), np.empty(inside.size), np.zeros(inside.size)
     fewer = 2 * count_of(inside) <= inside.size
     _worths(tableau, limit, scratch, worth)
     costs = np.zeros(inside.size)
@@ -192,7 +194,7 @@ def anneal(
 ) -> float:
     """One read: a sweep of random visits at each temperature; the best set seen in `found`, its fall of the error returned."""
     inside = tableau.inside
-    scratch, score, worth = new_scratch(tableau.offsets), np.empty(inside.size), np.zeros(inside.size)
+    scratch, score, worth = new_scratch(tableau), np.empty(inside.size), np.zeros(inside.size)
     random = np.empty(1, np.uint64)
     random[0] = seed
     fewer = 2 * count_of(inside) <= inside.size
