@@ -10,7 +10,7 @@ annealing itself. Differences are paired over seeds. Rows that are in the folder
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,18 @@ EPOCHS = {"mnist-mlp": (6, 2e-3), "mnist-cnn": (2, 3e-3), "digits-mlp": (40, 1e-
 DESCENT = "descent"
 
 
-def methods(*, refit: bool, effort: bool) -> dict[str, Callable]:
-    """Every method by name; each is asked for the masks that suit the stage at which it is measured."""
-    ours = {"annealed": partial(prune, refit=refit)}
-    if effort and refit:
-        ours[DESCENT] = partial(prune, effort=0)
-    return {**ours, **baselines.METHODS}
+def plans(keeps: tuple[float, ...]) -> list[Plan]:
+    """Our own selection for each stage at which it is measured, and every baseline, which asks for neither, at both."""
+
+    def plan(methods: Mapping[str, Callable], *stages: bool) -> Plan:
+        return Plan({"neuron": methods}, {"neuron": keeps}, {"neuron": "layer"}, stages=stages)
+
+    masked, refitted = partial(prune, refit=False), partial(prune, refit=True)
+    return [
+        plan({"annealed": masked}, False),
+        plan({"annealed": refitted, DESCENT: partial(prune, effort=0)}, True),
+        plan(baselines.METHODS, False, True),
+    ]
 
 
 def trial(network: str, data: examples.Data, seed: int, calibration: int) -> Trial:
@@ -55,11 +61,9 @@ def measure(network: str, seed: int, keeps: tuple[float, ...], calibration: int,
     data = examples.load(examples.named_network(network).data, seed=data_seed)
     given = trial(network, data, seed, calibration)
     rows: list[Row] = []
-    for refit in (False, True):
-        chosen = {"neuron": methods(refit=refit, effort=True)}
-        plan = Plan(chosen, {"neuron": keeps}, {"neuron": "layer"}, stages=(refit,))
+    for plan in plans(keeps):
         found = compare([given], plan, report=lambda step: print(network, step, file=sys.stderr, flush=True)).rows
-        rows += [row for row in found if not (refit and row.method == DENSE)]
+        rows += [row for row in found if not (rows and row.method == DENSE)]
     return rows
 
 

@@ -140,7 +140,7 @@ def _base(regression: Regression, units: IntArray) -> Tableau:
         outer = np.triu(outer) + np.triu(outer, 1).T
         return Tableau(gram, np.ascontiguousarray(outer), np.zeros((order.size, 0)), offsets, inside)
     if right.shape[1] > right.shape[0]:  # only W = Y Y' matters
-        right = np.linalg.qr(right.T, mode="r").T
+        right = scipy.linalg.qr(right.T, mode="economic")[1].T
     return Tableau(gram, np.zeros((0, 0)), np.ascontiguousarray(right), offsets, inside)
 
 
