@@ -13,6 +13,7 @@ from annealsubnet.solvers.options import NUM_READS, Options
 from annealsubnet.solvers.reads import anneal_reads
 from annealsubnet.solvers.running import Stops, keys_for, run_reads
 from annealsubnet.solvers.schedules import default_beta_range
+from annealsubnet.solvers.tabu import walk_reads
 from annealsubnet.solvers.tempering import temper_reads
 from annealsubnet.solvers.vectors import LANES
 
@@ -47,7 +48,7 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         options = dataclasses.replace(options, beta_schedule=(), beta_range=None, num_sweeps=0)
     compiled = compile_energy(energy, groups, exchanges=options.exchanges)
     states = np.ascontiguousarray(states[:, compiled.order])
-    counts = np.zeros((len(states), 4), np.int64)
+    counts = np.zeros((len(states), 5), np.int64)
     left = betas[:0] if on_device else betas
     reason = _run(compiled, energy, states, counts, left, options, seed) if energy.size else None
     counts[:, 0] += betas.size if on_device else 0
@@ -69,6 +70,7 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         "sweeps": int(counts[used, 0].sum()),
         "moves_tried": int(counts[used, 0].sum()) * _moves_a_sweep(groups, options),
         "moves_accepted": int(counts[used, 1].sum()),
+        "tabu_steps": int(counts[used, 4].sum()),
         "stopped_by": reason or ("target" if found.size else None),
     }
     return Annealed(answer, energy.of(answer), info)
@@ -89,6 +91,7 @@ def _run(
     target += 1e-6 * abs(target) if np.isfinite(target) else 0.0
     keys = keys_for(seed, len(states))
 
+    num_steps = (options.num_tabu_sweeps or 0) * energy.size
     best, in_lanes = options.state == "best", _in_lanes(compiled, len(states), options)
 
     def kernel(begin: int, end: int, stop: np.ndarray) -> None:
@@ -100,12 +103,14 @@ def _run(
             anneal_reads_in_lanes(model, temperatures, *rest)
         else:
             anneal_reads(model, moves, temperatures, *rest)
+        if num_steps:
+            walk_reads(model, num_steps, keys, target, stop, states, begin, end, counts)
 
     return run_reads(
         kernel,
         len(states),
         num_threads=options.num_threads,
-        proposals=float(len(states)) * options.sweeps * (options.num_replicas or 1) * energy.size,
+        proposals=float(len(states)) * energy.size * (options.sweeps * (options.num_replicas or 1) + num_steps / LANES),
         stops=Stops(options.time_limit, options.interrupt_function),
         multiple=LANES if in_lanes else 1,
     )
@@ -115,9 +120,10 @@ def _on_device(energy: Energy, options: Options) -> bool:
     """Whether JAX's kernels are asked for, or JAX is at hand with an accelerator and the work is worth it."""
     if options.backend != "auto":
         return options.backend == "jax"
-    only_numba = (options.groups, options.target, options.time_limit, options.interrupt_function, options.num_replicas)
+    only_numba = ("groups", "target", "time_limit", "interrupt_function", "num_replicas", "num_tabu_sweeps")
+    given = options.exchanges or any(getattr(options, name) is not None for name in only_numba)
     work = float(energy.size) * options.sweeps * (options.num_reads or NUM_READS)
-    if "jax" not in sys.modules or options.exchanges or any(option is not None for option in only_numba) or work < _DEVICE_WORK:
+    if "jax" not in sys.modules or given or work < _DEVICE_WORK:
         return False
     return bool(sys.modules["jax"].default_backend() in ("gpu", "tpu"))
 

@@ -40,8 +40,13 @@ class Energy:
 
     def of(self, states: np.ndarray) -> np.ndarray:
         """Energies of states (0 or 1) in float64, one a row."""
-        x = states.astype(np.float64)
-        return self.offset + x @ self.linear + 0.5 * np.einsum("ri,ri->r", x, (self.couplings @ x.T).T)
+        if scipy.sparse.issparse(self.couplings):
+            x = states.astype(np.float64)
+            fields = self.linear + 0.5 * (self.couplings @ x.T).T
+            return self.offset + np.einsum("ri,ri->r", x, fields)
+        from annealsubnet.solvers.energies import dense_energies
+
+        return self.offset + dense_energies(self.linear, self.couplings, np.ascontiguousarray(states, np.int8))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numba import njit
 
 from annealsubnet.solvers.couplings import OPTIONS
 from annealsubnet.solvers.reads import REFRESH, empty_state
-from annealsubnet.solvers.sweeps import descend, sweep_keys
+from annealsubnet.solvers.sweeps import descend_by_flips, sweep_keys
 from annealsubnet.solvers.vectors import CUT, LANES, add_to_lanes, flip_lanes, lanes_below
 
 
@@ -24,7 +24,8 @@ def lane_fields(linear, couplings, states, fields, changes):
     starts, columns, values = couplings
     energies = np.zeros(LANES)
     for i in range(linear.size):
-        fields[i * LANES : (i + 1) * LANES] = linear[i]
+        for lane in range(LANES):
+            fields[i * LANES + lane] = linear[i]
     for i in range(linear.size):
         bits = np.int64(states[i])
         if bits != 0:
@@ -59,9 +60,8 @@ def lane_sweep(couplings, states, fields, keys_a, keys_b, cuts, scales, gains, c
 @njit(**OPTIONS)
 def keep_lanes(states, best_states, mask):
     """Copy the states of the reads in `mask`."""
-    chosen = np.uint16(mask)
     for i in range(states.size):
-        best_states[i] = best_states[i] ^ ((best_states[i] ^ states[i]) & chosen)
+        best_states[i] = best_states[i] ^ ((best_states[i] ^ states[i]) & mask)
 
 
 @njit(**OPTIONS)
@@ -73,34 +73,37 @@ def anneal_lanes(model, temperatures, keys, keep_best, target, stop, states, bes
     cuts, scales = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     keys_a, keys_b = np.zeros(LANES, np.uint32), np.zeros(LANES, np.uint32)
     energies = lane_fields(linear, couplings, states, fields, changes)
-    best = energies.copy()
-    best_states[:] = states
+    best = np.zeros(LANES)
+    for lane in range(LANES):
+        best[lane] = energies[lane]
+    for i in range(states.size):
+        best_states[i] = states[i]
     done, accepted, since_refresh = 0, 0, 0
     for sweep in range(temperatures.size):
         if stop[0] < first:
             break
-        scales[:] = temperatures[sweep]
-        cuts[:] = np.float32(CUT) * temperatures[sweep]
         for lane in range(LANES):
+            scales[lane], cuts[lane] = temperatures[sweep], np.float32(CUT) * temperatures[sweep]
             keys_a[lane], keys_b[lane] = sweep_keys(keys[lane], sweep)
-        gains[:] = 0.0
+            gains[lane] = 0.0
         flips = lane_sweep(couplings, states, fields, keys_a, keys_b, cuts, scales, gains, changes)
         done += 1
         accepted += flips
         since_refresh += flips
-        energies += gains
+        for lane in range(LANES):
+            energies[lane] += gains[lane]
         if since_refresh > REFRESH * LANES * linear.size:
             energies = lane_fields(linear, couplings, states, fields, changes)
             since_refresh = 0
-        if keep_best:
-            mask = 0
-            for lane in range(LANES):
-                if energies[lane] < best[lane]:
-                    best[lane] = energies[lane]
-                    mask |= 1 << lane
-            if mask != 0:
-                keep_lanes(states, best_states, mask)
-        if (best if keep_best else energies).min() <= target or (flips == 0 and temperatures[sweep] == 0.0):
+        mask, lowest = 0, np.inf
+        for lane in range(LANES):
+            if energies[lane] < best[lane]:
+                best[lane] = energies[lane]
+                mask |= 1 << lane
+            lowest = min(lowest, best[lane] if keep_best else energies[lane])
+        if keep_best and mask != 0:
+            keep_lanes(states, best_states, np.uint16(mask))
+        if lowest <= target or (flips == 0 and temperatures[sweep] == 0.0):
             break
     return done, accepted
 
@@ -119,7 +122,8 @@ def anneal_reads_in_lanes(model, temperatures, keys, keep_best, target, stop, st
     for first in range(begin, end, LANES):
         if stop[0] < first:
             break
-        words[:] = 0
+        for i in range(size):
+            words[i] = 0
         for lane in range(LANES):
             read = min(first + lane, end - 1)
             lane_keys[lane] = keys[read]
@@ -131,7 +135,7 @@ def anneal_reads_in_lanes(model, temperatures, keys, keep_best, target, stop, st
             source = best_words if keep_best else words
             for i in range(size):
                 signs[i] = 1.0 - 2.0 * ((source[i] >> bit) & 1)
-            energy = descend(model, (True, False), state) if keep_best else np.inf
+            energy = descend_by_flips(model, state) if keep_best else np.inf
             for i in range(size):
                 states[read, i] = signs[i] < 0
             counts[read, 0], counts[read, 1], counts[read, 3] = done, accepted // LANES, 1

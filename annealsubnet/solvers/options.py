@@ -45,6 +45,7 @@ class Options:
     state: Literal["best", "last"] = "best"
     exchanges: bool = False
     num_replicas: int | None = None
+    num_tabu_sweeps: int | None = None
     presolve: bool = False
     backend: Literal["auto", "numba", "jax"] = "auto"
 
@@ -55,11 +56,18 @@ class Options:
         _whole("num_kept", self.num_kept, 0)
         _whole("seed", self.seed, 0)
         _whole("num_replicas", self.num_replicas, 2)
+        _whole("num_tabu_sweeps", self.num_tabu_sweeps, 0)
         if self.state not in ("best", "last"):
             raise ValueError(f'state must be "best" or "last"; it is {self.state!r}.')
         if self.backend not in ("auto", "numba", "jax"):
             raise ValueError(f'backend must be "auto", "numba" or "jax"; it is {self.backend!r}.')
-        only_numba = [name for name in ("groups", "target", "num_replicas") if getattr(self, name) is not None]
+        not_flipped = [name for name in ("num_kept", "groups") if getattr(self, name) is not None]
+        not_flipped += ['state "last"'] if self.state == "last" else []
+        if self.num_tabu_sweeps and not_flipped:
+            raise ValueError(f"num_tabu_sweeps searches by flips for the best state; it cannot go with {not_flipped[0]}.")
+        only_numba = [
+            name for name in ("groups", "target", "num_replicas", "num_tabu_sweeps") if getattr(self, name) is not None
+        ]
         only_numba += ["exchanges"] if self.exchanges else []
         if self.backend == "jax" and only_numba:
             raise ValueError(f'backend "jax" has no {", ".join(only_numba)}; leave the backend to choose itself.')

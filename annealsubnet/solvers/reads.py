@@ -25,9 +25,9 @@ FAR = np.float32(3e38)
 @njit(**OPTIONS)
 def empty_state(stride):
     """Working arrays of one read: fields, signs, best signs, limits, cuts, a row of zeros."""
-    fields = np.full(stride, FAR, np.float32)
-    signs = np.ones(stride, np.float32)
-    best_signs = np.ones(stride, np.float32)
+    fields, signs, best_signs = np.empty(stride, np.float32), np.empty(stride, np.float32), np.empty(stride, np.float32)
+    for i in range(stride):
+        fields[i], signs[i], best_signs[i] = FAR, 1.0, 1.0
     limits = np.zeros(LANES, np.float32)
     cuts = np.zeros(LANES, np.float32)
     return fields, signs, best_signs, limits, cuts, np.zeros(stride, np.float32)
@@ -88,7 +88,8 @@ def anneal_reads(model, moves, temperatures, keys, keep_best, target, stop, stat
         states: 0 or 1, `[read, variable]`, overwritten.
         begin: first read.
         end: one past the last read.
-        counts: `[read]`: sweeps done, moves accepted, whether the target was met, whether it began; overwritten.
+        counts: `[read]`: sweeps done, moves accepted, whether the target was met, whether it began, and steps of tabu
+            search; overwritten.
     """
     linear = model[0]
     stride = model[3].size

@@ -85,7 +85,8 @@ def exchange_sweep(model, temperature, keys, state, energy, best_energy, every_b
     couplings, groups, blocks = model[1], model[3], model[4]
     fields, signs, best_signs, limits, cuts, scratch = state
     rows = row_source(couplings, scratch)
-    cuts[:] = np.float32(CUT) * temperature
+    for lane in range(LANES):
+        cuts[lane] = np.float32(CUT) * temperature
     key = np.uint64(keys[0]) << _HALF | np.uint64(keys[1])
     accepted = 0
     for a in range(model[0].size):
@@ -121,6 +122,18 @@ def exchange_sweep(model, temperature, keys, state, energy, best_energy, every_b
                 mask = partners_below(fields, signs, groups, at, rows, row, a, limits) & allowed
         close_row(couplings, a, scratch)
     return energy, best_energy, accepted
+
+
+@njit(**OPTIONS)
+def descend_by_flips(model, state):
+    """`descend` where every move is a flip, so that exchanges need not be compiled."""
+    energy = 0.0
+    for _ in range(100):
+        energy = refresh_fields(model[0], model[1], state[1], state[0])
+        energy, _, accepted = flip_sweep(model, np.float32(0.0), (np.uint32(0), np.uint32(0)), state, energy, -np.inf)
+        if accepted == 0:
+            break
+    return energy
 
 
 @njit(**OPTIONS)

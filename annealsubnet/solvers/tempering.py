@@ -42,11 +42,12 @@ def temper_read(model, moves, temperatures, num_sweeps, key, keep_best, target, 
     linear, couplings = model[0], model[1]
     replicas = temperatures.size
     energies = np.zeros(replicas)
-    holders = np.arange(replicas)
+    holders = np.zeros(replicas, np.int64)
     since_refresh = np.zeros(replicas, np.int64)
     best_signs = shared[2]
     copy_into(signs[0], best_signs)
     for replica in range(replicas):
+        holders[replica] = replica
         energies[replica] = refresh_fields(linear, couplings, signs[replica], fields[replica])
     best_energy = energies[0] if keep_best else -np.inf
     done, accepted = 0, 0
@@ -88,8 +89,11 @@ def temper_reads(model, moves, temperatures, num_sweeps, keys, keep_best, target
     """Temper the reads `begin` to `end`, each with a replica for every temperature; else as `reads.anneal_reads`."""
     size, stride = model[0].size, model[3].size
     shared = empty_state(stride)
-    fields = np.full((temperatures.size, stride), FAR, np.float32)
-    signs = np.ones((temperatures.size, stride), np.float32)
+    fields = np.empty((temperatures.size, stride), np.float32)
+    signs = np.empty((temperatures.size, stride), np.float32)
+    for replica in range(temperatures.size):
+        for i in range(stride):
+            fields[replica, i], signs[replica, i] = FAR, 1.0
     for read in range(begin, end):
         if stop[0] < read:
             break
