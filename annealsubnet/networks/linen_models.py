@@ -123,9 +123,12 @@ def _conv(module: Any, inputs: Any, _others: Any, _kwargs: Any) -> Layer:
     return Layer(name, _own(module, "kernel"), _bias(module), shape, rank + 1, groups, window)
 
 
-def _batch_norm(module: Any, _inputs: Any, others: Any, kwargs: Any) -> Norm:
+def _batch_norm(module: Any, inputs: Any, others: Any, kwargs: Any) -> Norm:
     if not _flag(module, "use_running_average", (None, *others), kwargs):
         raise ValueError(_training_mode(module, "use_running_average=True"))
+    if module.axis not in (-1, inputs.ndim - 1):
+        found = f"BatchNorm {_name(module)!r} normalizes axis {module.axis!r}"
+        raise ValueError(f"{found}; only channels last (axis=-1) are supported.")
     scale = _own(module, "scale") if module.use_scale else None
     return Norm(_name(module), scale, _own(module, "bias") if module.use_bias else None)
 

@@ -125,6 +125,8 @@ def _batch_norm(module: Any, name: str, args: Any, kwargs: Any) -> Norm:
     given = args[0] if args else kwargs.get("use_running_average")
     if not (module.use_running_average if given is None else given):
         raise ValueError(_training_mode(name, "BatchNorm"))
+    if module.axis != -1:
+        raise ValueError(f"BatchNorm {name!r} normalizes axis {module.axis!r}; only channels last (axis=-1) are supported.")
     return Norm(name or type(module).__name__, _own(name, "scale", module.scale), _own(name, "bias", module.bias))
 
 

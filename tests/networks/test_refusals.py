@@ -137,6 +137,15 @@ def test_a_convolution_with_a_mask_of_its_own():
         as_network(model, np.ones((1, 4, 4, 2), np.float32))
 
 
+def test_a_batch_norm_of_another_axis():
+    images = np.ones((1, 4, 4, 2), np.float32)
+    with pytest.raises(ValueError, match=r"BatchNorm '.*' normalizes axis 1; only channels last"):
+        as_network(nnx.BatchNorm(4, axis=1, use_running_average=True, rngs=nnx.Rngs(0)), images)
+    module = nn.BatchNorm(use_running_average=True, axis=1)
+    with pytest.raises(ValueError, match=r"BatchNorm '.*' normalizes axis 1; only channels last"):
+        as_network(from_linen(module, module.init(jax.random.key(0), images)), images)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite(bad):
     model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
