@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from annealsubnet.testing import devices
-from annealsubnet.testing.devices import Topology
+from annealsubnet.leap import devices
+from annealsubnet.leap.devices import Topology
 from annealsubnet.testing.faults import Dice, Faults
 from annealsubnet.testing.routing import PREFIX, Server
 from annealsubnet.testing.sampling import Noise

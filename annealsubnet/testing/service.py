@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from annealsubnet.testing import devices
+from annealsubnet.leap import devices
 from annealsubnet.testing.codec import Malformed, decode_problem, encode_answer
 from annealsubnet.testing.faults import Dice
 from annealsubnet.testing.sampling import Noise, sample_ising, sample_model

@@ -1,0 +1,370 @@
+"""Plan: everything that can be decided before anything is spent.
+
+A cheap local annealing finds a state of each problem. Problems that fit the solver are taken whole; of larger ones, parts are
+taken: those that the annealing left contested, or all of them. Parts are priced (where a count is to be kept), embedded, packed
+many to a job, scaled each to the device's ranges, and the QPU time of every job is predicted.
+"""
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import dimod
+import numpy as np
+
+from annealsubnet.decompose import PROFILES, Limits, Part, decompose, limits_of
+from annealsubnet.leap.answers import prices_of
+from annealsubnet.leap.connection import Connection, LeapError
+from annealsubnet.leap.ising import placed_job
+from annealsubnet.leap.jobs import Job, job_to_bytes
+from annealsubnet.leap.ledger import Ledger
+from annealsubnet.leap.patience import Patience
+from annealsubnet.leap.results import PlannedPart, Results, results, write_parts, write_problems
+from annealsubnet.leap.running import Pace, Spending, run
+from annealsubnet.leap.solvers import Description, chosen_params, described
+from annealsubnet.problems import Problem
+from annealsubnet.solvers import Annealer, solve
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[Spending, int], None]
+_START_READS, _START_SWEEPS = 8, 200
+_REVERSE_TURN, _REVERSE_SHARE = 0.45, 0.25
+VARIABLES = 24
+"""Of a part, unless limits are given: cliques of this size fill a chip with the most variables at short chains."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be sent, where, and what it would cost.
+
+    Attributes:
+        problems: as given.
+        starts: one state a problem, at which the parts are folded.
+        parts: of all problems.
+        jobs: that hold them.
+        solver: that it was planned for.
+        seed: of all that is random.
+    """
+
+    problems: tuple[Problem, ...]
+    starts: tuple[np.ndarray, ...]
+    parts: tuple[PlannedPart, ...]
+    jobs: tuple[Job, ...]
+    solver: Description
+    seed: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({len(self.problems)} problems, {len(self.parts)} parts, {len(self.jobs)} jobs, "
+            f"{self.qpu_seconds:.3f} QPU seconds predicted on {self.solver.name or 'a typical QPU'})"
+        )
+
+    @property
+    def qpu_seconds(self) -> float:
+        """Predicted QPU access time of all jobs."""
+        return float(sum(job.seconds for job in self.jobs))
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same jobs on the same solver, and for nothing else."""
+        digest = hashlib.sha256(f"{self.solver.name} {self.solver.graph_id}".encode())
+        for job in self.jobs:
+            for array in (job.qubits, job.fields, job.pairs, job.couplings, job.gauge, job.initial):
+                digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(repr(sorted(job.params.items())).encode())
+        return digest.hexdigest()[:16]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a job: its parts, qubits, chains, reads and predicted seconds."""
+        return [
+            {
+                "job": number,
+                "parts": len(job.placements),
+                "variables": sum(len(place.chains) for place in job.placements),
+                "qubits": int(job.qubits.size),
+                "longest_chain": max((chain.size for place in job.placements for chain in place.chains), default=0),
+                "num_reads": job.params["num_reads"],
+                "annealing_time": job.params.get("annealing_time", job.params.get("anneal_schedule")),
+                "predicted_seconds": job.seconds,
+            }
+            for number, job in enumerate(self.jobs)
+        ]
+
+    def submit(
+        self,
+        *,
+        budget_seconds: float,
+        ledger: str | Path,
+        solver: Any = None,
+        label: str = "annealsubnet",
+        pace: Pace | None = None,
+        patience: Patience | None = None,
+        report: Report = lambda spending, left: None,
+    ) -> Results:
+        """Send the jobs, as many as the budget allows, and wait for their answers.
+
+        Args:
+            budget_seconds: QPU access time that may be spent; jobs that do not fit stay planned.
+            ledger: SQLite file that everything is written to; one that is there is gone on with, if it is this plan's.
+            solver: whose client and credentials are used; the user's configuration is read if None.
+            label: that all jobs' own labels begin with.
+            pace: how much is under way at a time.
+            patience: with failures of the service.
+            report: told now and then what was spent and how many jobs are left.
+
+        Returns:
+            What the ledger holds then.
+
+        Raises:
+            LeapError: no credentials, a ledger of another plan, a solver that is off line or unknown, a token refused, a disk
+                that can't be written, a service that does not answer. What was paid for is in the ledger.
+        """
+        if not budget_seconds > 0:
+            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
+        if not self.solver.name:
+            raise LeapError("this plan is for a typical QPU, not for one that is there; plan with a DWaveSampler to submit.")
+        mode = "write" if Path(ledger).exists() else "create"
+        with Connection.open(solver, patience=patience) as connection, Ledger(ledger, mode=mode) as opened:
+            self._write(opened, connection.endpoint, budget_seconds, label)
+            run(opened, connection, budget_seconds=budget_seconds, pace=pace or Pace(), report=report)
+            return results(opened)
+
+    def _write(self, ledger: Ledger, endpoint: str, budget_seconds: float, label: str) -> None:
+        facts = ledger.facts()
+        if facts.get("fingerprint", self.fingerprint) != self.fingerprint:
+            raise LeapError(
+                f"{ledger.path} is the ledger of another plan ({facts['jobs']} jobs on {facts['solver']}); resume that one, or "
+                f"give this plan a ledger of its own."
+            )
+        if "fingerprint" in facts:
+            if facts["endpoint"] != endpoint:
+                raise LeapError(f"{ledger.path} was sent to {facts['endpoint']}, but the configuration leads to {endpoint}.")
+            ledger.set_facts({"budget_seconds": budget_seconds})
+            return
+        token = secrets.token_hex(4)
+        with ledger.transaction():
+            ledger.add_contents("problem", write_problems(self.problems, self.starts))
+            ledger.add_contents("part", write_parts(self.parts))
+            ledger.add_jobs((f"{label}-{token}-{number}", job) for number, job in enumerate(self.jobs))
+            ledger.set_facts(
+                {
+                    "solver": self.solver.name,
+                    "graph_id": self.solver.graph_id,
+                    "endpoint": endpoint,
+                    "budget_seconds": budget_seconds,
+                    "seed": self.seed,
+                    "jobs": len(self.jobs),
+                    "version": _version(),
+                    "fingerprint": self.fingerprint,
+                }
+            )
+
+
+def plan(
+    problems: Problem | dimod.BinaryQuadraticModel | Sequence[Problem | dimod.BinaryQuadraticModel],
+    solver: Any,
+    *,
+    seed: int,
+    limits: Limits | str | None = None,
+    cover: Literal["contested", "all"] = "contested",
+    starts: Sequence[Any] | None = None,
+    num_reads: int | None = None,
+    annealing_time: float | None = None,
+    spin_reversals: int = 1,
+    reverse: bool = False,
+    time_limit: float = 60.0,
+    cache: Any = None,
+) -> Plan:
+    """Decide what to send to a QPU, and predict what it costs; nothing is sent.
+
+    Args:
+        problems: one or many, of any size; binary quadratic models too.
+        solver: a `DWaveSampler`, a solver of the cloud client, a saved description, or "zephyr:12" for a typical one.
+        seed: of all that is random.
+        limits: of a part, or the name of a profile (`annealsubnet.decompose.PROFILES`); by default parts of 24 variables, of
+            fewer where the solver holds no such clique.
+        cover: of problems larger than a part: those parts that a local annealing left "contested", or "all".
+        starts: states to begin with, one a problem; found by a local annealing if None.
+        num_reads: reads of each job; by default as many as take as long as programming.
+        annealing_time: in microseconds; by default half as long as reading out.
+        spin_reversals: how many spin-reversal transforms share the reads of a job, each a job of its own; 0 for none.
+        reverse: anneal in reverse from the starts.
+        time_limit: seconds to look for embeddings and places.
+        cache: of embeddings, an `EmbeddingCache`.
+
+    Returns:
+        Parts, jobs and predicted QPU seconds.
+
+    Raises:
+        ValueError: a part cannot be embedded (it is named, with limits that would fit), or options do not fit.
+        TypeError: something that is no problem.
+
+    Example:
+        >>> from annealsubnet.problems import Problem
+        >>> rng = np.random.default_rng(0)
+        >>> upper = np.triu(rng.normal(size=(8, 8)), 1)
+        >>> plan([Problem(rng.normal(size=8), upper + upper.T)], "zephyr:2", seed=0, num_reads=100)  # doctest: +SKIP
+        Plan(1 problems, 1 parts, 1 jobs, 0.0... QPU seconds predicted on a typical QPU)
+    """
+    given = _problems(problems)
+    device = described(solver)
+    if spin_reversals < 0:
+        raise ValueError(f"spin_reversals must be 0 or more; it is {spin_reversals}.")
+    bounds = _limits(limits, device)
+    begun = _starts(given, starts, seed=seed)
+    parts, begun = _parts(given, begun, bounds, cover=cover, given_starts=starts is not None, seed=seed)
+    if not parts:
+        return Plan(given, begun, (), (), device, seed)
+    prices = prices_of([part.problem for _, part in parts], seed=seed)
+    planned, jobs = _jobs(
+        parts, begun, prices, device, seed=seed, num_reads=num_reads, annealing_time=annealing_time,
+        spin_reversals=spin_reversals, reverse=reverse, time_limit=time_limit, cache=cache,
+    )  # fmt: skip
+    made = Plan(given, begun, planned, jobs, device, seed)
+    logger.info("%r", made)
+    return made
+
+
+def problem_of(model: dimod.BinaryQuadraticModel, *, num_kept: int | None = None) -> Problem:
+    """A binary quadratic model as a problem; a SPIN model's variables are kept where they are up."""
+    from annealsubnet.solvers.compiled import energy_of
+
+    energy = energy_of(model)
+    return Problem(energy.linear, energy.couplings, energy.offset, num_kept, tuple(str(label) for label in model.variables))
+
+
+def _problems(problems: Any) -> tuple[Problem, ...]:
+    single = isinstance(problems, Problem | dimod.BinaryQuadraticModel)
+    found = []
+    for number, problem in enumerate([problems] if single else list(problems)):
+        if isinstance(problem, dimod.BinaryQuadraticModel):
+            problem = problem_of(problem)
+        if not isinstance(problem, Problem):
+            raise TypeError(f"problem {number} is a {type(problem).__name__}; give a Problem or a binary quadratic model.")
+        found.append(problem)
+    return tuple(found)
+
+
+def _limits(limits: Limits | str | None, device: Description) -> Limits:
+    own = limits_of(device.properties)
+    if limits is None:
+        return replace(own, variables=min(VARIABLES, own.variables or VARIABLES))
+    if isinstance(limits, str):
+        if limits not in PROFILES:
+            raise ValueError(f"there is no profile {limits!r}; there are {', '.join(PROFILES)}.")
+        limits = PROFILES[limits]
+    return replace(limits, topology=own.topology)
+
+
+def _starts(problems: Sequence[Problem], starts: Sequence[Any] | None, *, seed: int) -> tuple[np.ndarray, ...]:
+    """States as given, or those of a cheap local annealing."""
+    if starts is not None:
+        if len(starts) != len(problems):
+            raise ValueError(f"there are {len(starts)} starts for {len(problems)} problems; give one for each.")
+        return tuple(np.asarray(start).astype(bool) for start in starts)
+    return tuple(
+        solve(problem, Annealer(), seed=seed + number, num_reads=_START_READS, num_sweeps=_START_SWEEPS).best
+        for number, problem in enumerate(problems)
+    )
+
+
+def _parts(
+    problems: Sequence[Problem],
+    starts: tuple[np.ndarray, ...],
+    limits: Limits,
+    *,
+    cover: str,
+    given_starts: bool,
+    seed: int,
+) -> tuple[list[tuple[int, Part]], tuple[np.ndarray, ...]]:
+    """(number of the problem, part), and the states at which the parts are folded."""
+    found: list[tuple[int, Part]] = []
+    states = list(starts)
+    for number, problem in enumerate(problems):
+        if problem.size == 0:
+            continue
+        small = problem.size <= (limits.variables or problem.size) and limits.degree is None
+        if small or cover == "all" or given_starts:
+            decomposition = decompose(problem, limits, seed=seed + number)
+            found += [(number, part) for part in decomposition.parts(states[number])]
+            continue
+        from annealsubnet.decompose import contested
+
+        left = contested(problem, limits, seed=seed + number)
+        states[number] = np.asarray(left.state).astype(bool)
+        found += [(number, part) for part in left.parts]
+    return found, tuple(states)
+
+
+def _jobs(
+    parts: Sequence[tuple[int, Part]],
+    starts: Sequence[np.ndarray],
+    prices: Sequence[float],
+    device: Description,
+    *,
+    seed: int,
+    num_reads: int | None,
+    annealing_time: float | None,
+    spin_reversals: int,
+    reverse: bool,
+    time_limit: float,
+    cache: Any,
+) -> tuple[tuple[PlannedPart, ...], tuple[Job, ...]]:
+    from annealsubnet.leap.embedding import working_graph
+    from annealsubnet.leap.packing import pack_jobs
+
+    graph = working_graph({**device.properties, "graph_id": device.graph_id})
+    problems = [part.problem for _, part in parts]
+    packings = pack_jobs([part for _, part in parts], graph, seed=seed, time_limit=time_limit, cache=cache)
+    lengths: dict[int, tuple[int, int]] = {}
+    jobs: list[Job] = []
+    for packing in packings:
+        numbers = [number for number, _ in packing.placed]
+        chains = [embedding.chains for _, embedding in packing.placed]
+        lengths.update({number: (embedding.chain_length, embedding.num_qubits) for number, embedding in packing.placed})
+        used = sum(len(chain) for part in chains for chain in part)
+        params = chosen_params(device, used, num_reads=num_reads, annealing_time=annealing_time)
+        params["num_reads"] = max(params["num_reads"] // max(spin_reversals, 1), 1)
+        states = None
+        if reverse:
+            states = [starts[parts[number][0]][parts[number][1].variables] for number in numbers]
+            params = _reversed(params)
+        seconds = device.seconds(used, params)
+        for turn in range(max(spin_reversals, 1)):
+            gauge_seed = None if spin_reversals == 0 else seed + 104729 * len(jobs) + turn
+            job = placed_job(
+                numbers, [problems[number] for number in numbers], [prices[number] for number in numbers], chains,
+                device.properties, params, gauge_seed=gauge_seed, states=states,
+            )  # fmt: skip
+            jobs.append(replace(job, seconds=seconds))
+    planned = tuple(
+        PlannedPart(problem, np.asarray(part.variables), problems[number], prices[number], *lengths[number])
+        for number, (problem, part) in enumerate(parts)
+    )
+    return planned, tuple(jobs)
+
+
+def _reversed(params: dict[str, Any]) -> dict[str, Any]:
+    """Reverse annealing: back from s = 1 to where the state can change, a pause, and forth again."""
+    time = float(params.pop("annealing_time"))
+    ramp = _REVERSE_SHARE * time
+    schedule = [[0.0, 1.0], [ramp, _REVERSE_TURN], [time - ramp, _REVERSE_TURN], [time, 1.0]]
+    return {**params, "anneal_schedule": schedule, "reinitialize_state": True}
+
+
+def plan_bytes(made: Plan) -> int:
+    """How large a plan's jobs are in a ledger."""
+    return sum(len(job_to_bytes(job)) for job in made.jobs)
+
+
+def _version() -> str:
+    try:
+        return version("annealsubnet")
+    except PackageNotFoundError:
+        return "not installed"

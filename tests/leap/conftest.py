@@ -1,0 +1,15 @@
+"""No test reads a user's own credentials."""
+
+import pytest
+
+pytest.importorskip("dwave.system")
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(monkeypatch, tmp_path):
+    """Tests never read a user's own credentials."""
+    for name in ("DWAVE_API_TOKEN", "DWAVE_API_ENDPOINT", "DWAVE_PROFILE", "DWAVE_API_SOLVER", "DWAVE_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DWAVE_CACHE_HOME", "off")
