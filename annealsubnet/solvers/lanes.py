@@ -12,13 +12,13 @@ would alone (`solvers.sweeps`); only its best state is looked for at the end of 
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import OPTIONS
+from annealsubnet.solvers.couplings import INNER, OPTIONS
 from annealsubnet.solvers.reads import REFRESH, empty_state
 from annealsubnet.solvers.sweeps import descend_by_flips, sweep_keys
 from annealsubnet.solvers.vectors import CUT, LANES, add_to_lanes, flip_lanes, lanes_below
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def lane_fields(linear, couplings, states, fields, changes):
     """Recompute the fields of sixteen reads from their states; returns their energies."""
     starts, columns, values = couplings
@@ -40,7 +40,7 @@ def lane_fields(linear, couplings, states, fields, changes):
     return energies
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def lane_sweep(couplings, states, fields, keys_a, keys_b, cuts, scales, gains, changes):
     """One Metropolis sweep of sixteen reads; returns the number of flips. Energy changes are added to `gains`."""
     starts, columns, values = couplings
@@ -57,14 +57,14 @@ def lane_sweep(couplings, states, fields, keys_a, keys_b, cuts, scales, gains, c
     return accepted
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def keep_lanes(states, best_states, mask):
     """Copy the states of the reads in `mask`."""
     for i in range(states.size):
         best_states[i] = best_states[i] ^ ((best_states[i] ^ states[i]) & mask)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def anneal_lanes(model, temperatures, keys, keep_best, target, stop, states, best_states, first):
     """Anneal sixteen reads whose states are the bits of `states`; returns (sweeps, flips of all reads)."""
     linear, couplings = model[0], model[1]

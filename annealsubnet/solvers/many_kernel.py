@@ -10,7 +10,7 @@ Problems are packed one behind the other. Neurons of a layer share one matrix H:
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import OPTIONS
+from annealsubnet.solvers.couplings import INNER, OPTIONS
 from annealsubnet.solvers.reads import anneal_read, empty_state
 from annealsubnet.solvers.schedules import COLD, HOT
 from annealsubnet.solvers.sweeps import mixed
@@ -20,7 +20,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def coupling(packed, scales, shared, start, first, size, i, j):
     """Coupling of variables i and j (not equal) of one problem, in float64."""
     if shared:
@@ -28,7 +28,7 @@ def coupling(packed, scales, shared, start, first, size, i, j):
     return packed[start + i * size + j]
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def load_problem(packed_linear, packed, scales, shared, start, first, linear, matrix):
     """Write one problem to `linear` and `matrix` (padded rows), divided by a power of two; returns that power."""
     size = linear.size
@@ -56,7 +56,7 @@ def load_problem(packed_linear, packed, scales, shared, start, first, linear, ma
     return scale
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def grain(linear, matrix, stride):
     """The smallest value if all others are its multiples, by no more than 64; else 0 (`schedules`)."""
     smallest, largest = np.inf, 0.0
@@ -77,7 +77,7 @@ def grain(linear, matrix, stride):
     return smallest
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def ranked(values, share):
     """The value below which this share lies, interpolated (as `np.quantile`, which takes four seconds to compile)."""
     place = share * (values.size - 1)
@@ -92,7 +92,7 @@ def ranked(values, share):
     return lower + (place - low) * (upper - lower)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def temperature_range(linear, matrix, stride, num_kept):
     """Hot and cold temperature of one dense problem: `schedules.default_beta_range`, compiled."""
     size = linear.size
@@ -132,7 +132,7 @@ def temperature_range(linear, matrix, stride, num_kept):
     return hot, min(cold, hot / 2)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def random_state(key, num_kept, signs, size):
     """A uniformly random state, with exactly `num_kept` ones unless that is negative, as signs."""
     remaining = num_kept
@@ -146,7 +146,7 @@ def random_state(key, num_kept, signs, size):
         signs[i] = -1.0 if one else 1.0
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def model_of(linear, matrix, stride, num_kept):
     """The model of one problem, see `solvers.reads`."""
     size = linear.size
@@ -162,7 +162,7 @@ def model_of(linear, matrix, stride, num_kept):
     return linear, (matrix,), free, groups, blocks
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def state_energy(packed_linear, packed, scales, shared, start, first, signs, size):
     """Energy of a state in float64, from the values as they were given."""
     energy = 0.0

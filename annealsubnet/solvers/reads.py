@@ -12,7 +12,7 @@ variable (-1: none, -2: padding); and, for each variable, the first block of its
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import OPTIONS, copy_into, refresh_fields
+from annealsubnet.solvers.couplings import INNER, OPTIONS, copy_into, refresh_fields
 from annealsubnet.solvers.sweeps import descend, exchange_sweep, flip_sweep, sweep_keys
 from annealsubnet.solvers.vectors import LANES
 
@@ -22,7 +22,7 @@ REFRESH = 64
 FAR = np.float32(3e38)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def empty_state(stride):
     """Working arrays of one read: fields, signs, best signs, limits, cuts, a row of zeros."""
     fields, signs, best_signs = np.empty(stride, np.float32), np.empty(stride, np.float32), np.empty(stride, np.float32)
@@ -33,7 +33,7 @@ def empty_state(stride):
     return fields, signs, best_signs, limits, cuts, np.zeros(stride, np.float32)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def anneal_read(model, moves, temperatures, key, keep_best, target, stop, index, state):
     """Anneal the state in `state`; returns (sweeps done, moves accepted, lowest energy seen).
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from annealsubnet.solvers.couplings import INNER, OPTIONS
 from annealsubnet.solvers.select_refit_kernels import (
     BARRED,
     FLOOR,
@@ -62,7 +63,7 @@ class Task(NamedTuple):
     counters: IntArray
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _scores(a: int, lo: int, hi: int, sign: float, state: State) -> tuple[float, float]:
     """sign * (gain of each input in the place of member a) into `state.score[lo:hi]`; that of a itself, and the largest."""
     inverse_paa = 1.0 / state.inverse[a, a]
@@ -82,7 +83,7 @@ def _scores(a: int, lo: int, hi: int, sign: float, state: State) -> tuple[float,
     return stay, best
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _draw(lo: int, hi: int, best: float, temperature: float, uniform: float, state: State) -> int:
     """An index of `state.score[lo:hi]` drawn with probability proportional to exp(score / temperature)."""
     score, shortlist, pivot = state.score, state.shortlist, state.pivot
@@ -104,7 +105,7 @@ def _draw(lo: int, hi: int, best: float, temperature: float, uniform: float, sta
     return shortlist[count - 1]
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _index_of(value: float, lo: int, hi: int, state: State) -> int:
     """Where `state.score[lo:hi]` holds `value`."""
     for j in range(lo, hi):
@@ -113,7 +114,7 @@ def _index_of(value: float, lo: int, hi: int, state: State) -> int:
     return lo
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _exchange(a: int, j: int, task: Task, state: State) -> None:
     """Replace the member in slot a by input j, watching the rounding errors."""
     exchange(task.gram, a, j, task.size, state)
@@ -123,7 +124,7 @@ def _exchange(a: int, j: int, task: Task, state: State) -> None:
         task.counters[2] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _visit(a: int, temperature: float, task: Task, state: State) -> float:
     """Offer member a every replacement; how much sign * F changed (0 where it stays)."""
     leaving = state.active[a]
@@ -144,16 +145,21 @@ def _visit(a: int, temperature: float, task: Task, state: State) -> float:
     return change
 
 
-@njit(cache=True, nogil=True)
-def _descend(task: Task, state: State) -> None:
-    """Exchanges at temperature zero until no member has a better replacement."""
-    since, step = 0, 0
+@njit(**INNER)
+def _descend(visits: int, temperature: float, task: Task, state: State) -> None:
+    """Visits to random members at a temperature, then exchanges at zero until no member has a better replacement.
+
+    Both in one loop, so that LLVM inlines a visit once.
+    """
+    since, step = 0, -visits
     while since < task.size:
-        since = 0 if _visit(step % task.size, 0.0, task, state) > 0.0 else since + 1
+        a = step % task.size if step >= 0 else int(next_uniform(task.random) * task.size)
+        change = _visit(a, 0.0 if step >= 0 else temperature, task, state)
+        since = since + 1 if step >= 0 and change <= 0.0 else 0
         step += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _scale_of(task: Task, state: State) -> float:
     """Median over members of what the best replacement would cost, at a local optimum."""
     costs = np.empty(task.size)
@@ -164,7 +170,7 @@ def _scale_of(task: Task, state: State) -> float:
     return median_of(costs, task.size)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _value(column: FloatArray, size: int, sign: float, state: State) -> float:
     """sign * F of the state."""
     total = 0.0
@@ -173,7 +179,7 @@ def _value(column: FloatArray, size: int, sign: float, state: State) -> float:
     return sign * total
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _return_to(saved: IntArray, marks: IntArray, task: Task, state: State) -> None:
     """Exchange back until the members are those of `saved`, in any order; `marks` is all zero before and after."""
     for b in range(task.size):
@@ -191,7 +197,7 @@ def _return_to(saved: IntArray, marks: IntArray, task: Task, state: State) -> No
         marks[saved[b]] = 0
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, marks: IntArray, found: IntArray) -> float:
     """One read, of a reheating and a descent at each temperature (times `scale`); the best value, and its set in `found`."""
     saved = np.empty(task.size, np.int64)
@@ -200,9 +206,7 @@ def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, ma
     current = _value(task.column, task.size, task.sign, state)
     best = current
     for t in range(temperatures.size):
-        for _ in range(2 + task.size // 4):
-            _visit(int(next_uniform(task.random) * task.size), _REHEAT * scale, task, state)
-        _descend(task, state)
+        _descend(2 + task.size // 4, _REHEAT * scale, task, state)
         value = _value(task.column, task.size, task.sign, state)
         if value < current and next_uniform(task.random) >= np.exp((value - current) / (scale * temperatures[t])):
             _return_to(saved, marks, task, state)
@@ -215,13 +219,13 @@ def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, ma
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _solve(seed: int, num_reads: int, temperatures: FloatArray, task: Task, state: State, best_active: IntArray) -> None:
     """Descent from the state, then `num_reads` annealings from that optimum; the best set in `best_active`."""
     found, first = np.empty(task.size, np.int64), np.empty(task.size, np.int64)
     marks = np.zeros(task.column.size, np.int64)
     best = _value(task.column, task.size, task.sign, state)
-    _descend(task, state)
+    _descend(0, 0.0, task, state)
     value = _value(task.column, task.size, task.sign, state)
     if value > best:
         best = value
@@ -239,7 +243,7 @@ def _solve(seed: int, num_reads: int, temperatures: FloatArray, task: Task, stat
             copy_integers(best_active, found, task.size)
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def solve_columns(
     gram: FloatArray,
     columns: FloatArray,
@@ -259,7 +263,7 @@ def solve_columns(
 
     `chosen` comes in as all False; `starts[n]` marks the members to start from where `given`, else growth starts.
     """
-    inputs, largest = gram.shape[0], 1
+    inputs, largest = gram.shape[0], np.int64(1)
     for n in range(sizes.size):
         largest = max(largest, sizes[n])
     state, random = new_state(largest, inputs), np.empty(1, np.uint64)
@@ -286,7 +290,7 @@ def solve_columns(
             chosen[n, best_active[b]] = True
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def eliminate(inverse: FloatArray, weights: FloatArray, num_kept: int, order: IntArray, costs: FloatArray) -> None:
     """Backward elimination (OBC) from the full set: `order` of removal and what each costs, by rank-one updates.
 
@@ -322,7 +326,7 @@ def eliminate(inverse: FloatArray, weights: FloatArray, num_kept: int, order: In
                 row[e] -= factor * column[e]
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def eliminate_columns(inverse: FloatArray, columns: FloatArray, orders: IntArray, values: FloatArray) -> None:
     """Backward elimination of each row of `columns` to nothing.
 
@@ -338,7 +342,7 @@ def eliminate_columns(inverse: FloatArray, columns: FloatArray, orders: IntArray
             values[n, inputs - step - 1] = values[n, inputs - step] + costs[step]
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def curve_columns(
     gram: FloatArray,
     columns: FloatArray,

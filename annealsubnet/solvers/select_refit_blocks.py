@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from annealsubnet.solvers.couplings import INNER
 from annealsubnet.solvers.select_refit_kernels import FLOOR, MATH, copy_floats, fill
 from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
 
@@ -46,7 +47,7 @@ class Tableau(NamedTuple):
     inside: BoolArray
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _subtract_product(target: FloatArray, left: FloatArray, right: FloatArray) -> None:
     """target -= left' @ right, in place: by BLAS for blocks, by a loop for single inputs."""
     rank, width = right.shape
@@ -71,7 +72,7 @@ def _subtract_product(target: FloatArray, left: FloatArray, right: FloatArray) -
                 row[j] -= factor * other[j]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _inputs_of(units: IntArray, offsets: IntArray) -> IntArray:
     """All inputs of `units`, in order."""
     count = 0
@@ -86,7 +87,7 @@ def _inputs_of(units: IntArray, offsets: IntArray) -> IntArray:
     return inputs
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def pivot(units: IntArray, tableau: Tableau) -> None:
     """Add the `units` that are outside and remove those that are inside, in one step."""
     swept, outer, right, offsets, inside = tableau
@@ -126,7 +127,7 @@ def pivot(units: IntArray, tableau: Tableau) -> None:
         inside[u] = not inside[u]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _negate(i: int, matrix: FloatArray) -> None:
     """Change the sign of row and column i, and so that of the diagonal entry twice."""
     for n in range(matrix.shape[0]):
@@ -135,7 +136,7 @@ def _negate(i: int, matrix: FloatArray) -> None:
         matrix[n, i] *= -1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _update_right(right: FloatArray, inputs: IntArray, z_rows: FloatArray) -> None:
     """Y loses Z Y_K."""
     rows = np.empty((inputs.size, right.shape[1]))
@@ -144,7 +145,7 @@ def _update_right(right: FloatArray, inputs: IntArray, z_rows: FloatArray) -> No
     _subtract_product(right, z_rows, rows)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _update_outer(outer: FloatArray, inputs: IntArray, z_rows: FloatArray) -> None:
     """W of Y - Z Y_K: W loses Z Q + (Z Q)' with Q = W_K: - W_KK Z' / 2."""
     size = inputs.size
@@ -159,7 +160,7 @@ def _update_outer(outer: FloatArray, inputs: IntArray, z_rows: FloatArray) -> No
     _subtract_product(outer, outer_rows, z_rows)
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _invert_small(block: FloatArray, size: int) -> bool:
     """Invert a symmetric `block[:size, :size]` in place by sweeps in order; False where it is singular.
 
@@ -188,7 +189,7 @@ def _invert_small(block: FloatArray, size: int) -> bool:
     return sound
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _worth(rows: FloatArray, size: int, width: int) -> float:
     """tr(M^-1 R R') of `rows` = [M R], M positive definite `[size, size]` and R `[size, width]`; -1 where it is singular."""
     value = 0.0
@@ -210,7 +211,7 @@ def _worth(rows: FloatArray, size: int, width: int) -> float:
     return value
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def own_value(u: int, tableau: Tableau, scratch: FloatArray) -> float:
     """What unit u is worth: the rise of the error on its removal, or the fall on its addition."""
     swept, right, inside = tableau.swept, tableau.right, tableau.inside
@@ -229,7 +230,7 @@ def own_value(u: int, tableau: Tableau, scratch: FloatArray) -> float:
     return max(_worth(scratch, size, width), 0.0)
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _pair_value(v: int, u: int, slopes: FloatArray, tableau: Tableau, scratch: FloatArray) -> float:
     """What block v is worth after a pivot on block u alone; `slopes` is (A_uu)^-1 A_u:."""
     swept, right, offsets = tableau.swept, tableau.right, tableau.offsets
@@ -252,7 +253,7 @@ def _pair_value(v: int, u: int, slopes: FloatArray, tableau: Tableau, scratch: F
     return _worth(scratch, size, width)
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _score_inputs(u: int, tableau: Tableau, score: FloatArray) -> None:
     """Worth of every other single input after a pivot on input u alone, into `score` (meaningless on u's own side)."""
     swept, outer = tableau.swept, tableau.outer
@@ -265,7 +266,7 @@ def _score_inputs(u: int, tableau: Tableau, score: FloatArray) -> None:
         score[v] = (outer[v, v] - 2.0 * z * outer_row[v] + z * z * outer_u) / schur if schur > FLOOR else -1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _mark_largest(values: FloatArray, limit: int, marked: BoolArray) -> None:
     """Mark the `limit` largest finite values that are not marked yet."""
     for _ in range(limit):
@@ -277,7 +278,7 @@ def _mark_largest(values: FloatArray, limit: int, marked: BoolArray) -> None:
             marked[chosen] = True
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _shortlist(u: int, limit: int, tableau: Tableau, worth: FloatArray, marked: BoolArray) -> None:
     """Mark units of the other side to price exactly: half by their own worth, half by their coupling to u."""
     swept, offsets, inside = tableau.swept, tableau.offsets, tableau.inside
@@ -301,7 +302,7 @@ def _shortlist(u: int, limit: int, tableau: Tableau, worth: FloatArray, marked: 
     _mark_largest(couplings, limit - limit // 2, marked)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatArray, scratch: FloatArray) -> tuple[float, int]:
     """Worth of the exchanges of u into `score`, with the sign that makes the largest the best; the same of leaving u as it is.
 
@@ -335,7 +336,7 @@ def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatA
     return sign * own_value(u, tableau, scratch), priced
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def draw(score: FloatArray, stay: float, temperature: float, uniform: float) -> int:
     """A unit drawn with probability proportional to exp(score / temperature), or -1 for leaving things as they are."""
     best = stay

@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from annealsubnet.solvers.couplings import INNER
 from annealsubnet.solvers.select_refit_problem import FloatArray, IntArray
 
 UintArray = NDArray[np.uint64]
@@ -70,28 +71,28 @@ def next_uniform(counter: UintArray) -> float:
     return float((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def copy_floats(target: FloatArray, source: FloatArray) -> None:
     """target[:] = source, by a loop: numba takes seconds to compile each slice assignment."""
     for i in range(target.size):
         target[i] = source[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def copy_integers(target: IntArray, source: IntArray, count: int) -> None:
     """target[:count] = source[:count]."""
     for i in range(count):
         target[i] = source[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def fill(target: FloatArray, value: float) -> None:
     """target[:] = value."""
     for i in range(target.size):
         target[i] = value
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def median_of(values: FloatArray, count: int) -> float:
     """Upper median of `values[:count]`, which are sorted on the way (by insertion: a few hundred at most matter)."""
     for i in range(1, count):
@@ -103,7 +104,7 @@ def median_of(values: FloatArray, count: int) -> float:
     return values[count // 2]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def new_state(size: int, inputs: int) -> State:
     """An unset `State` with room for `size` members of `inputs`."""
     return State(
@@ -120,7 +121,7 @@ def new_state(size: int, inputs: int) -> State:
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def clear(c: FloatArray, state: State) -> None:
     """The empty active set."""
     copy_floats(state.residual, c)
@@ -128,7 +129,7 @@ def clear(c: FloatArray, state: State) -> None:
     fill(state.barred, 0.0)
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def _pivot_row(gram: FloatArray, j: int, q: int, state: State) -> None:
     """Row j of the Schur complement, G_j: - G_jA U, into `state.pivot`."""
     pivot = state.pivot
@@ -148,7 +149,7 @@ def _pivot_row(gram: FloatArray, j: int, q: int, state: State) -> None:
         b += 1
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def append(gram: FloatArray, j: int, q: int, state: State) -> None:
     """Add input j to an active set of size q."""
     _pivot_row(gram, j, q, state)
@@ -190,7 +191,7 @@ def _enter(j: int, slot: int, weight: float, state: State) -> None:
     state.active[slot] = j
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
     """Replace the member in slot a by input j: removal and addition in two passes over U."""
     leaving = state.active[a]
@@ -240,7 +241,7 @@ def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
     _enter(j, a, weight, state)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def rebuild(gram: FloatArray, c: FloatArray, q: int, state: State) -> None:
     """Recompute the state of the members in `state.active[:q]` from nothing."""
     active = np.empty(q, np.int64)
@@ -250,7 +251,7 @@ def rebuild(gram: FloatArray, c: FloatArray, q: int, state: State) -> None:
         append(gram, active[b], b, state)
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def drift(gram: FloatArray, c: FloatArray, q: int, state: State) -> float:
     """Largest difference between the residual and c - G_:A v, relative to the largest |c|."""
     fresh = np.empty(c.size)
@@ -266,7 +267,7 @@ def drift(gram: FloatArray, c: FloatArray, q: int, state: State) -> float:
     return worst / scale
 
 
-@njit(cache=True, nogil=True, fastmath=MATH)
+@njit(**INNER, fastmath=MATH)
 def grow(
     gram: FloatArray, c: FloatArray, size: int, sign: float, group_size: int, group_cap: int, state: State, curve: FloatArray
 ) -> None:
@@ -278,7 +279,7 @@ def grow(
     counts = np.zeros(c.size // group_size + 1, np.int64)
     curve[0] = 0.0
     for q in range(size):
-        chosen, best = -1, 2 * BARRED
+        chosen, best = np.int64(-1), 2 * BARRED  # a literal would compile `append` a second time
         for j in range(c.size):
             usable = state.schur[j] > FLOOR
             score = sign * state.residual[j] * state.residual[j] / state.schur[j] if usable else 0.1 * BARRED

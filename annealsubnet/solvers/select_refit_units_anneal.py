@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from annealsubnet.solvers.couplings import INNER, OPTIONS
 from annealsubnet.solvers.select_refit_blocks import Tableau, draw, own_value, pivot, price
 from annealsubnet.solvers.select_refit_kernels import copy_floats, median_of, next_uniform
 from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
@@ -11,7 +12,7 @@ _REFRESH = 32  # exchanges between two measurements of the drift
 _DRIFT = 1e-8  # beyond it the tableau is recomputed
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def new_scratch(tableau: Tableau) -> FloatArray:
     """Room for the block of one unit and its right-hand sides."""
     size, offsets = 1, tableau.offsets
@@ -20,7 +21,7 @@ def new_scratch(tableau: Tableau) -> FloatArray:
     return np.zeros((size, size + tableau.right.shape[1]))
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def count_of(inside: BoolArray) -> int:
     """How many are kept."""
     count = 0
@@ -29,7 +30,7 @@ def count_of(inside: BoolArray) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _largest(score: FloatArray) -> int:
     """Where the score is largest."""
     chosen = 0
@@ -39,7 +40,7 @@ def _largest(score: FloatArray) -> int:
     return chosen
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def move_to(inside: BoolArray, tableau: Tableau) -> bool:
     """Pivot until exactly the units of `inside` are kept; False where they were already."""
     one, moved = np.empty(1, np.int64), False
@@ -51,7 +52,7 @@ def move_to(inside: BoolArray, tableau: Tableau) -> bool:
     return moved
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def grow(size: int, tableau: Tableau) -> float:
     """Add the unit worth most, or remove the one worth least, until `size` are kept; the change of the explained part."""
     scratch = new_scratch(tableau)
@@ -73,7 +74,7 @@ def grow(size: int, tableau: Tableau) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _worths(tableau: Tableau, limit: int, scratch: FloatArray, worth: FloatArray) -> None:
     """Own worth of every unit, where shortlists will ask for it."""
     if tableau.right.shape[1] == 0 or tableau.inside.size <= limit:
@@ -82,7 +83,7 @@ def _worths(tableau: Tableau, limit: int, scratch: FloatArray, worth: FloatArray
         worth[u] = own_value(u, tableau, scratch)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _drift(gram: FloatArray, tableau: Tableau) -> float:
     """Largest entry of P (H_SS x) - x for a vector of alternating signs, by the tableau's P."""
     inputs = np.empty(gram.shape[0], np.int64)
@@ -110,7 +111,7 @@ def _drift(gram: FloatArray, tableau: Tableau) -> float:
     return worst
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def refresh(base: Tableau, tableau: Tableau) -> None:
     """Recompute the tableau from `base`, which keeps nothing."""
     inside = np.empty(base.inside.size, np.bool_)
@@ -125,7 +126,7 @@ def refresh(base: Tableau, tableau: Tableau) -> None:
     move_to(inside, tableau)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _exchange(u: int, v: int, base: Tableau, tableau: Tableau, counters: IntArray) -> None:
     """Swap the sides of u and v, watching the rounding errors."""
     pair = np.empty(2, np.int64)
@@ -137,7 +138,7 @@ def _exchange(u: int, v: int, base: Tableau, tableau: Tableau, counters: IntArra
         counters[2] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def descend(base: Tableau, limit: int, tolerance: float, tableau: Tableau, counters: IntArray) -> float:
     """Exchanges at temperature zero until no visit finds a better one; the fall of the error."""
     inside = tableau.inside
@@ -161,7 +162,7 @@ def descend(base: Tableau, limit: int, tolerance: float, tableau: Tableau, count
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def scale_of(limit: int, tableau: Tableau) -> float:
     """Median over the visited units of what their best exchange would cost, at a local optimum."""
     inside = tableau.inside
@@ -180,7 +181,7 @@ def scale_of(limit: int, tableau: Tableau) -> float:
     return median_of(costs, count) if count else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(**OPTIONS)
 def anneal(
     base: Tableau,
     seed: int,

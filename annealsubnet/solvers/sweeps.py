@@ -18,7 +18,16 @@ distribution over the states with these counts invariant.
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import OPTIONS, add_coupling_row, close_row, copy_into, open_row, refresh_fields, row_source
+from annealsubnet.solvers.couplings import (
+    INNER,
+    OPTIONS,
+    add_coupling_row,
+    close_row,
+    copy_into,
+    open_row,
+    refresh_fields,
+    row_source,
+)
 from annealsubnet.solvers.vectors import CUT, LANES, below, below_each, draw, first_lane, partners_below
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -36,14 +45,14 @@ def mixed(value):
     return value ^ (value >> np.uint64(31))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def sweep_keys(key, sweep):
     """Two 32-bit keys for the random numbers of one sweep of the read that has this 64-bit key."""
     bits = mixed(key + np.uint64(sweep + 1) * _GOLDEN)
     return np.uint32(bits), np.uint32(bits >> _HALF)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def flip_sweep(model, temperature, keys, state, energy, best_energy):
     """Propose a flip of every free variable once; returns (energy, best energy, accepted).
 
@@ -76,7 +85,7 @@ def flip_sweep(model, temperature, keys, state, energy, best_energy):
     return energy, best_energy, accepted
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def exchange_sweep(model, temperature, keys, state, energy, best_energy, every_block):
     """Propose to exchange every grouped variable with sixteen others; returns (energy, best energy, accepted).
 
@@ -124,7 +133,7 @@ def exchange_sweep(model, temperature, keys, state, energy, best_energy, every_b
     return energy, best_energy, accepted
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def descend_by_flips(model, state):
     """`descend` where every move is a flip, so that exchanges need not be compiled."""
     energy = 0.0
@@ -136,7 +145,7 @@ def descend_by_flips(model, state):
     return energy
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def descend(model, moves, state):
     """Flips and exchanges at temperature zero until none lowers the energy; fields are recomputed before each pass."""
     keys = (np.uint32(0), np.uint32(0))

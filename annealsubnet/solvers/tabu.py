@@ -18,7 +18,7 @@ References:
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import OPTIONS, add_coupling_row, copy_into, refresh_fields
+from annealsubnet.solvers.couplings import INNER, OPTIONS, add_coupling_row, copy_into, refresh_fields
 from annealsubnet.solvers.reads import REFRESH, empty_state
 from annealsubnet.solvers.sweeps import mixed
 from annealsubnet.solvers.vectors import LANES, least_change
@@ -29,7 +29,7 @@ _ROUNDING = 1e-6
 _LOOK = 256
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def walk(model, num_steps, key, target, stop, index, state, until, changes, places):
     """Walk until `num_steps` steps brought nothing better; the state left behind is the best. Returns (steps, energy)."""
     linear, couplings = model[0], model[1]

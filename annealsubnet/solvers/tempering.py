@@ -14,7 +14,7 @@ References:
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import OPTIONS, copy_into, refresh_fields
+from annealsubnet.solvers.couplings import INNER, OPTIONS, copy_into, refresh_fields
 from annealsubnet.solvers.reads import FAR, REFRESH, empty_state
 from annealsubnet.solvers.sweeps import descend, exchange_sweep, flip_sweep, mixed, sweep_keys
 
@@ -22,7 +22,7 @@ _SWAPS = np.uint64(0xD1B54A32D192ED03)
 _UNIT = 2.0**-53
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def swap_neighbors(holders, energies, temperatures, key, sweep):
     """Propose to swap every second pair of neighbors; `holders[k]` is the replica at temperature k."""
     for k in range(sweep % 2, temperatures.size - 1, 2):
@@ -33,7 +33,7 @@ def swap_neighbors(holders, energies, temperatures, key, sweep):
             holders[k], holders[k + 1] = other, one
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def temper_read(model, moves, temperatures, num_sweeps, key, keep_best, target, stop, index, fields, signs, shared):
     """Temper the replicas in `signs`; the state left in `shared` is the best seen, or that of the coldest replica.
 
