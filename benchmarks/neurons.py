@@ -28,15 +28,14 @@ DESCENT = "descent"
 
 
 def plans(keeps: tuple[float, ...]) -> list[Plan]:
-    """Our own selection for each stage at which it is measured, and every baseline, which asks for neither, at both."""
+    """Every method at both stages; temperature zero only where it differs, in the exchanges before a refit."""
 
     def plan(methods: Mapping[str, Callable], *stages: bool) -> Plan:
         return Plan({"neuron": methods}, {"neuron": keeps}, {"neuron": "layer"}, stages=stages)
 
-    masked, refitted = partial(prune, refit=False), partial(prune, refit=True)
     return [
-        plan({"annealed": masked}, False),
-        plan({"annealed": refitted, DESCENT: partial(prune, effort=0)}, True),
+        plan({"annealed": prune}, False, True),
+        plan({DESCENT: partial(prune, effort=0)}, True),
         plan(baselines.METHODS, False, True),
     ]
 

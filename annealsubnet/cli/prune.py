@@ -84,7 +84,7 @@ def prune(
     output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
     folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
     if methods is None:
-        methods = known_methods(options.sampler, options.sampler_option, refit=options.refit)
+        methods = known_methods(options.sampler, options.sampler_option)
     plan = _plan(options, methods)
     with stages.timed("load"):
         subject = subject_of(options)
