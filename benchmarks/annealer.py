@@ -7,7 +7,8 @@
 - target: time to target with 99 % confidence on local problems, the best over schedules for each side.
 - cardinality: exact-count problems against squared penalties over a sweep of strengths.
 - many: thousands of problems in one call, and what a call costs beyond the annealing.
-- threads: the same reads on one thread and on two.
+- threads: the same work on one thread and on two.
+- compilation: the first call, without and with the kernels in the cache (not with --quick).
 - device (with --device): spin updates a second of the JAX kernels on an accelerator, and the memory they move.
 
 The control is temperature zero: descent by the same moves for the same time. Compilation is left out of every timing and
@@ -17,11 +18,13 @@ drawn from them.
 
 import argparse
 import csv
+import functools
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -48,28 +51,44 @@ def machine() -> dict[str, Any]:
         try:
             versions[package] = version(package)
         except Exception:
-            versions[package] = None
+            versions[package] = "not installed"
     return {"processor": model, "processors": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+
+
+_SETUP = """
+import time, dimod, numpy as np, numba, scipy.sparse, annealsubnet as asn
+from annealsubnet.solvers import select_refit, select_refit_units
+rng = np.random.default_rng(0)
+pair = dimod.BinaryQuadraticModel({0: 1.0, 1: -1.0}, {(0, 1): 0.5}, 0.0, "BINARY")
+ring = dimod.BinaryQuadraticModel({}, {(i, (i + 1) % 400): 0.5 for i in range(400)}, 0.0, "BINARY")
+gram, targets = np.eye(8), rng.normal(size=(8, 3))
+energy = (targets**2).sum(axis=0)
+start = time.perf_counter()
+"""
+_CALLS = {
+    "sample, dense": "asn.Annealer().sample(pair, seed=0)",
+    "sample, sparse": "asn.Annealer().sample(ring, seed=0)",
+    "sample, tabu": "asn.Annealer().sample(pair, num_tabu_sweeps=1, seed=0)",
+    "sample_many": "asn.Annealer().sample_many(np.zeros((2, 3)), np.zeros((2, 3, 3)), seed=0)",
+    "select_inputs": "select_refit.select_inputs(gram, targets, energy, 4, seed=0)",
+    "select_units": "select_refit_units.select_units(gram, targets, energy, 4, seed=0)",
+}
 
 
 def compilation() -> list[dict[str, Any]]:
     """Seconds of the first call in a process without, and then with, the kernels in the cache."""
-    code = (
-        "import time, dimod, tempfile, annealsubnet as asn; asn.Annealer\n"
-        "import numba, scipy.sparse\n"
-        "bqm = dimod.BinaryQuadraticModel({0: 1.0, 1: -1.0}, {(0, 1): 0.5}, 0.0, 'BINARY')\n"
-        "start = time.perf_counter(); asn.Annealer().sample(bqm, seed=0); print(time.perf_counter() - start)"
-    )
-    import tempfile
-
     rows = []
-    with tempfile.TemporaryDirectory() as cache:
-        paths = os.pathsep.join([str(Path(annealsubnet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": paths}
-        for name in ("first call, compiling", "first call, from the cache"):
-            command = [sys.executable, "-c", code]
-            seconds = float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-            rows.append({"section": "compilation", "problem": "2 variables", "sampler": name, "seconds": seconds})
+    for problem, call in _CALLS.items():
+        with tempfile.TemporaryDirectory() as cache:
+            paths = os.pathsep.join([str(Path(annealsubnet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+            environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": paths}
+            taken = []
+            for name in ("first call, compiling", "first call, from the cache"):
+                command = [sys.executable, "-c", f"{_SETUP}{call}; print(time.perf_counter() - start)"]
+                found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+                taken.append(float(found.stdout))
+                rows.append({"section": "compilation", "problem": problem, "sampler": name, "seconds": taken[-1]})
+        rows[-1]["summary"] = f"{problem}: first call {taken[0]:.1f} s, in later processes {taken[1]:.2f} s"
     return rows
 
 
@@ -118,20 +137,23 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/annealer"))
     parser.add_argument("--seed", type=int, default=0)
     usual = [name for name in SECTIONS if name != "device"]
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=usual)
+    parser.add_argument("--sections", nargs="+", choices=[*SECTIONS, "compilation"], help="only these")
     parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="time the JAX kernels there, and nothing else")
     chosen = parser.parse_args(None if arguments is None else list(arguments))
     if chosen.device:
         os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(chosen.device, chosen.device)
         chosen.sections = ["device"]
+    wanted = chosen.sections or (usual if chosen.quick else [*usual, "compilation"])
     chosen.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     start = time.perf_counter()
     sections: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = [
-        (name, lambda name=name: SECTIONS[name](quick=chosen.quick, seed=chosen.seed)) for name in chosen.sections
+        (
+            name,
+            compilation if name == "compilation" else functools.partial(SECTIONS[name], quick=chosen.quick, seed=chosen.seed),
+        )
+        for name in wanted
     ]
-    if not chosen.quick:
-        sections.append(("compilation", compilation))
     for name, section in sections:
         new = section()
         rows += new

@@ -66,7 +66,7 @@ def speed_runs(bqm: dimod.BinaryQuadraticModel, betas: np.ndarray, num_reads: in
 def speed(*, quick: bool, seed: int) -> list[Row]:
     """Spin updates a second, wall time of the whole call, medians over turns."""
     cases = [("dense 64", 64, None), ("dense 256", 256, None), ("dense 1024", 1024, None), ("sparse 10,000", 10_000, 8)]
-    num_reads, num_sweeps, turns = (16, 100, 3) if quick else (64, 300, 5)
+    num_reads, num_sweeps, turns = (16, 100, 1) if quick else (64, 300, 5)
     rows: list[Row] = []
     for name, size, degree in cases:
         bqm = normal_ising(size, degree, seed)
@@ -237,21 +237,40 @@ def many(*, quick: bool, seed: int) -> list[Row]:
     return rows
 
 
+def threaded_runs(quick: bool, seed: int) -> dict[str, Callable[[int], Any]]:
+    """Work of about a second, as functions of the number of threads."""
+    rng = np.random.default_rng(seed)
+    problems, shorter = (2_000, 4) if quick else (10_000, 1)
+    couplings = rng.normal(size=(problems, 32, 32))
+    couplings += couplings.transpose(0, 2, 1)
+    linear = rng.normal(size=(problems, 32))
+    dense, large, sparse = normal_ising(256, None, seed), normal_ising(1024, None, seed), normal_ising(10_000, 8, seed)
+
+    def sample(bqm: dimod.BinaryQuadraticModel, num_sweeps: int, count: int) -> Any:
+        return Annealer().sample(bqm, num_reads=64, num_sweeps=num_sweeps // shorter, num_threads=count, seed=seed)
+
+    return {
+        "dense 256": functools.partial(sample, dense, 8000),
+        "dense 1024": functools.partial(sample, large, 1000),
+        "sparse 10,000": functools.partial(sample, sparse, 400),
+        "many": lambda count: Annealer().sample_many(linear, couplings, num_sweeps=300, num_threads=count, seed=seed),
+    }
+
+
 def threads(*, quick: bool, seed: int) -> list[Row]:
-    """The same reads on one thread and on two."""
-    bqm = normal_ising(256, None, seed)
-    options = {"num_reads": 64, "num_sweeps": 100 if quick else 1000, "seed": seed}
-    turns: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(5):
+    """The same work on one thread and on two, in turns."""
+    rows: list[Row] = []
+    for name, run in threaded_runs(quick, seed).items():
+        run(1)
+        turns: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(3 if quick else 7):
+            for count, taken in turns.items():
+                taken.append(timed_by_the_clock(functools.partial(run, count))[0])
         for count, taken in turns.items():
-            run = functools.partial(Annealer().sample, bqm, num_threads=count, **options)
-            taken.append(timed_by_the_clock(run)[0])
-    seconds = {count: float(np.median(taken)) for count, taken in turns.items()}
-    rows: list[Row] = [
-        {"section": "threads", "problem": "dense 256", "sampler": f"{count} threads", "seconds": value}
-        for count, value in seconds.items()
-    ]
-    rows[-1]["summary"] = f"two threads {seconds[1] / seconds[2]:.2f} times one"
+            row = {"section": "threads", "problem": name, "sampler": f"{count} threads", "seconds": float(np.median(taken))}
+            rows.append(row)
+        ratio = float(np.median(np.divide(turns[1], turns[2])))
+        rows[-1]["summary"] = f"{name}: two threads {ratio:.2f} times one"
     return rows
 
 

@@ -16,8 +16,8 @@ import numpy as np
 # Below this many proposals, starting threads costs more than they save.
 _SMALL = 2_000_000
 _POLL_SECONDS = 0.005
-# Parts a thread, so that no thread waits long for the last part of another.
-_SHARES = 16
+# Proposals in a part: about a millisecond, so that handing it out costs little and no thread waits long for the last.
+_PART = 200_000
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -73,7 +73,8 @@ def run_reads(
     if threads <= 1 and not stops:
         kernel(0, num_reads, stop)
         return None
-    step = max(1, min(64, bundles // (_SHARES * threads))) * multiple
+    parts = max(4 * threads, min(64 * threads, int(proposals / _PART)))
+    step = max(1, bundles // parts) * multiple
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         futures = [pool.submit(kernel, begin, min(begin + step, num_reads), stop) for begin in range(0, num_reads, step)]
         try:
