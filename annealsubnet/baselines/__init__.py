@@ -11,22 +11,34 @@ Arguments of all:
     unit: "weight", "neuron" or "head".
     scope: "network" (all layers compete), "layer", or for weights "neuron".
     exclude: layers that are left alone.
-    seed: read by what draws numbers (`random`); the same seed gives the same mask.
+    pattern: "N:M" in place of `keep`, of the methods that have it (`magnitude`, `wanda`, `sparsegpt`, `obc`, `forward`, `alps`,
+        `sparse_swaps`).
+    seed: read by what draws numbers (`random`, `gradual`); the same seed gives the same mask.
     loss: read by what differentiates one.
 
-Each returns the mask and the model, in the form that came in, with zeros for what the mask removes. `annealsubnet.refit` then
-does for each of them what it does for `prune`.
+Each returns the mask and the model, in the form that came in, with zeros for what the mask removes; methods that change the
+weights that stay return them changed. `annealsubnet.refit` does for each mask what it does for `prune`.
 """
 
 from collections.abc import Callable
 
 from annealsubnet.baselines.activation import activation
+from annealsubnet.baselines.alps import alps
+from annealsubnet.baselines.chita import chita
+from annealsubnet.baselines.gradual import gradual
 from annealsubnet.baselines.magnitude import magnitude
+from annealsubnet.baselines.obc import forward, obc
+from annealsubnet.baselines.osscar import osscar
 from annealsubnet.baselines.quadratic import greedy
 from annealsubnet.baselines.random import random
 from annealsubnet.baselines.selection import Result
 from annealsubnet.baselines.sensitivity import fisher, grasp, obd, snip, taylor
+from annealsubnet.baselines.sparse_swaps import sparse_swaps
+from annealsubnet.baselines.sparsegpt import sparsegpt
+from annealsubnet.baselines.surgeon import surgeon, zero_swaps
 from annealsubnet.baselines.synflow import synflow
+from annealsubnet.baselines.wanda import wanda
+from annealsubnet.baselines.woodfisher import woodfisher
 
 METHODS: dict[str, Callable[..., Result]] = {
     "greedy": greedy,
@@ -40,18 +52,47 @@ METHODS: dict[str, Callable[..., Result]] = {
     "synflow": synflow,
     "random": random,
 }
-"""Every method by the name that the command knows it by."""
+"""The methods that the command compares where none is named, by the name that it knows them by."""
+
+ON_REQUEST: dict[str, Callable[..., Result]] = {
+    "wanda": wanda,
+    "sparsegpt": sparsegpt,
+    "obc": obc,
+    "forward": forward,
+    "alps": alps,
+    "sparse-swaps": sparse_swaps,
+    "woodfisher": woodfisher,
+    "surgeon": surgeon,
+    "zero-swaps": zero_swaps,
+    "chita": chita,
+    "gradual": gradual,
+    "osscar": osscar,
+}
+"""Methods that choose one kind of unit (neurons for `osscar`, else weights), compared where they are named."""
 
 __all__ = [
     "METHODS",
+    "ON_REQUEST",
     "activation",
+    "alps",
+    "chita",
     "fisher",
+    "forward",
+    "gradual",
     "grasp",
     "greedy",
     "magnitude",
+    "obc",
     "obd",
+    "osscar",
     "random",
     "snip",
+    "sparse_swaps",
+    "sparsegpt",
+    "surgeon",
     "synflow",
     "taylor",
+    "wanda",
+    "woodfisher",
+    "zero_swaps",
 ]

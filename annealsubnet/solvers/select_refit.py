@@ -36,9 +36,9 @@ from annealsubnet.solvers.select_refit_problem import (
     seeds_of,
     to_regression,
 )
-from annealsubnet.solvers.select_refit_units import select_units
+from annealsubnet.solvers.select_refit_units import select_units, unit_curve
 
-__all__ = ["Effort", "ErrorCurves", "Selection", "error_curves", "select_inputs", "select_units"]
+__all__ = ["Effort", "ErrorCurves", "Selection", "error_curves", "select_inputs", "select_units", "unit_curve"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def select_inputs(
     seed: int,
     num_reads: int = 1,
     num_sweeps: int = 25,
-    temperature: Literal["annealed", "zero"] = "annealed",
+    temperature: Literal["annealed", "zero", "greedy"] = "annealed",
     pattern: str | None = None,
     ridge: float = 1e-6,
     start: Literal["auto", "forward", "backward"] | BoolArray = "auto",
@@ -89,7 +89,7 @@ def select_inputs(
         seed: same seed, same answer, whatever the number of threads.
         num_reads: annealings of each column, each from the first local optimum; the best is returned.
         num_sweeps: in a read; each reheats a quarter of the members, descends again, and keeps or discards what it found.
-        temperature: "zero" makes only exchanges that help, until none does.
+        temperature: "zero" makes only exchanges that help, until none does; "greedy" makes none: the start is the answer.
         pattern: "N:M" keeps N of every M consecutive inputs.
         ridge: added to H's diagonal, in units of its mean diagonal; the error includes it.
         start: "forward" selection, "backward" elimination, "auto" (whichever takes fewer steps) or a support `[input, column]`.
@@ -117,15 +117,21 @@ def select_inputs(
     inputs, count = b.shape
     group_size, per_group = _parse_pattern(pattern, inputs)
     sizes = _sizes(num_kept, pattern, inputs, count, per_group)
-    schedule = _Schedule(group_size, per_group, num_reads, schedule_of(temperature, num_sweeps, num_reads))
+    is_greedy = temperature == "greedy"
+    schedule = _Schedule(
+        group_size, per_group, num_reads, schedule_of("zero" if is_greedy else temperature, num_sweeps, num_reads)
+    )
     regression = to_regression(h, b, ridge)
-    starts = _starts(regression, start, sizes, schedule, num_threads)
+    starts = _starts(regression, start, sizes, schedule, num_threads, own=is_greedy)
     kept = np.zeros((count, inputs), np.bool_)
     counters = np.zeros((count, 3), np.int64)
     stays = _smaller_side(sizes, inputs, schedule)
+    if is_greedy:
+        assert starts is not None
+        kept = starts
     for side in (True, False):
         chosen = np.flatnonzero(stays == side)
-        if chosen.size:
+        if chosen.size and not is_greedy:
             given = None if starts is None else starts[chosen]
             kept[chosen], counters[chosen] = _solve_side(
                 regression, side, chosen, sizes[chosen], given, schedule, seeds_of(seed, count)[chosen], num_threads
@@ -256,15 +262,19 @@ def _starts(
     sizes: IntArray,
     schedule: _Schedule,
     num_threads: int | None,
+    *,
+    own: bool,
 ) -> BoolArray | None:
-    """`[column, input]` supports to start from; None where the kernels grow their own."""
+    """`[column, input]` supports to start from; None where the kernels grow their own, unless `own` forbids that."""
     count, inputs = regression.columns.shape
     if not isinstance(start, str):
         return _checked_start(np.asarray(start), sizes, schedule, inputs)
     if start not in ("auto", "forward", "backward"):
         raise ValueError(f'start is {start!r}; choose "auto", "forward", "backward" or a boolean array [input, column].')
     native = _smaller_side(sizes, inputs, schedule)
-    if start == "auto" or (native.all() if start == "forward" else not native.any()):
+    if own and start == "auto":
+        start = "forward" if native.all() else "backward"
+    if not own and (start == "auto" or (native.all() if start == "forward" else not native.any())):
         return None
     group_size, per_group = schedule.group_size, schedule.per_group
     if start == "forward":

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from annealsubnet.solvers.select_refit import error_curves, select_inputs, select_units
+from annealsubnet.solvers.select_refit import error_curves, select_inputs, select_units, unit_curve
 
 SUBSETS = np.array(list(combinations(range(20), 6)))
 
@@ -284,3 +284,36 @@ def test_unit_refusals_say_what_was_found(change, message):
     options = {"gram": np.eye(4), "targets": np.ones((4, 1)), "target_energy": [4.0], "num_kept": 2, "seed": 0} | change
     with pytest.raises(ValueError, match=message):
         select_units(**options)
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_greedy_selections_are_those_of_the_curves(method):
+    gram, b, t = regression(1, columns=4)
+    for kept in (6, 15):
+        found = select_inputs(gram, b, t, kept, seed=0, start=method, temperature="greedy", ridge=1e-9)
+        order = error_curves(gram, b, t, method=method, ridge=1e-9).order
+        for n in range(4):
+            assert set(np.flatnonzero(found.kept[:, n])) == set(order[:kept, n])
+
+
+def test_greedy_elimination_within_groups_removes_the_cheapest_input_that_may_still_go():
+    gram, b, t = regression(1, inputs=12)
+    found = select_inputs(gram, b, t, pattern="2:4", seed=0, start="backward", temperature="greedy", ridge=0.0)
+    left = np.ones(12, dtype=bool)
+    while left.sum() > 6:
+        free = [j for j in np.flatnonzero(left) if left.reshape(3, 4)[j // 4].sum() > 2]
+        left[min(free, key=lambda j: error_of(gram, b, t, left & (np.arange(12) != j)))] = False
+    np.testing.assert_array_equal(found.kept[:, 0], left)
+
+
+def test_the_curve_of_units_lies_between_the_optimum_and_single_greedy_choices():
+    gram, targets, energy = regression(3, inputs=8, columns=2)
+    units = np.array([-1, 0, 0, 1, 1, 2, 3, 3])
+    curve = unit_curve(gram, targets, energy, unit_of_input=units, ridge=0.0)
+    assert curve.shape == (5,) and (np.diff(curve) <= 0).all()
+    for kept in range(5):
+        chosen = [np.isin(units, (-1, *some)) for some in combinations(range(4), kept)]
+        best = min(error_of(gram, targets, energy, inside) for inside in chosen)
+        assert curve[kept] >= best - 1e-9 * energy.sum()
+        if kept in (0, 1, 3, 4):  # the first and the last greedy step are the best there are
+            assert curve[kept] == pytest.approx(best, rel=1e-6, abs=1e-9 * energy.sum())

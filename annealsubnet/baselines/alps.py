@@ -1,0 +1,121 @@
+"""ALPS: the weights of a whole layer under a count, by the alternating direction method of multipliers."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped
+from annealsubnet.baselines.selection import Result, keep_pattern
+from annealsubnet.budgets import Keep, largest
+from annealsubnet.losses import Loss, cross_entropy
+
+_CHECK = 3  # iterations between two looks at how much the support has changed
+_GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))  # the penalty's growth by the share of the support that has changed
+
+
+def alps(
+    model: Any,
+    batches: Iterable[Any] | None,
+    *,
+    keep: Keep = None,
+    unit: str = "weight",
+    scope: str = "layer",
+    exclude: Iterable[str] = (),
+    seed: int = 0,
+    loss: Loss = cross_entropy,
+    pattern: str | None = None,
+    ridge: float = 0.01,
+    penalty: float = 0.1,
+    max_iterations: int = 300,
+    refinement: int = 10,
+) -> Result:
+    """Alternate between a dense solution W that is pulled towards a sparse one D, and the nearest sparse one to W.
+
+        W ← (H + ρ)⁻¹ (H Ŵ − V + ρ D),    D ← the k largest entries of W + V/ρ,    V ← V + ρ (W − D)
+
+    with inputs scaled to H_ii = 1, and ρ growing the faster the more D's support still changes, until it no longer does. Then
+    conjugate gradients on the support refine the weights.
+
+    Args:
+        model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
+        ridge: in units of the mean of H's diagonal.
+        penalty: ρ at the start.
+        max_iterations: of the alternation.
+        refinement: steps of conjugate gradients.
+
+    Returns:
+        The mask, and the model with the refined weights.
+
+    Raises:
+        ValueError: as `annealsubnet.baselines.layerwise.choose_by_layer`.
+
+    References:
+        Meng, Behdin, Wang, Mazumder, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language
+        Models", NeurIPS 2024, algorithm 1 (ADMM and its ρ-update) and 2 (vectorized conjugate gradients).
+    """
+    request = Request("alps", keep, unit, scope, exclude, pattern, loss)
+    choose = partial(alternate, ridge=ridge, penalty=penalty, max_iterations=max_iterations, refinement=refinement)
+    return choose_by_layer(model, batches, request, choose, sequential=True)
+
+
+def alternate(task: Task, *, ridge: float, penalty: float, max_iterations: int, refinement: int) -> Choice:
+    """ADMM for one layer."""
+    gram = damped(task.gram, ridge)
+    scale = np.sqrt(np.diag(gram))
+    gram = gram / scale / scale[:, None]
+    dense = task.weights * scale[:, None]
+    values, vectors = np.linalg.eigh(gram)
+    target = gram @ dense
+    rho, sparse, dual = penalty, dense.copy(), np.zeros_like(dense)
+    kept = _project(sparse, task)
+    seen = kept
+    for step in range(1, max_iterations + 1):
+        right = vectors.T @ (target - dual + rho * sparse)
+        weights = vectors @ (right / (values + rho)[:, None])
+        kept = _project(weights + dual / rho, task)
+        sparse = np.where(kept, weights + dual / rho, 0.0)
+        dual += rho * (weights - sparse)
+        if step % _CHECK == 0:
+            changed = np.count_nonzero(kept != seen)
+            if changed == 0:
+                break
+            seen = kept
+            rho *= next(growth for share, growth in _GROWTH if changed >= share * np.count_nonzero(kept))
+    refined = conjugate_gradients(gram, target, sparse, kept, steps=refinement)
+    return kept, refined / scale[:, None]
+
+
+def _project(weights: np.ndarray, task: Task) -> np.ndarray:
+    """The largest entries: of each group of a pattern, else of the layer."""
+    if task.pattern is not None:
+        return keep_pattern(np.abs(weights)[None], task.pattern, 0)[0]
+    return largest(np.abs(weights).ravel(), int(task.num_kept.sum())).reshape(weights.shape)
+
+
+def conjugate_gradients(
+    gram: Float[np.ndarray, "fan_in fan_in"],
+    target: Float[np.ndarray, "fan_in outputs"],
+    start: Float[np.ndarray, "fan_in outputs"],
+    kept: Bool[np.ndarray, "fan_in outputs"],
+    *,
+    steps: int,
+) -> Float[np.ndarray, "fan_in outputs"]:
+    """Least squares on each neuron's own support, all neurons at once; H has a unit diagonal, which is the preconditioner."""
+    weights = np.where(kept, start, 0.0)
+    residual = np.where(kept, target - gram @ weights, 0.0)
+    direction, energy = residual.copy(), np.einsum("io,io->o", residual, residual)
+    floor = 1e-20 * np.maximum(np.einsum("io,io->o", target, target), 1e-300)
+    for _ in range(steps):
+        moved = np.where(kept, gram @ direction, 0.0)
+        curvature = np.einsum("io,io->o", direction, moved)
+        active = (energy > floor) & (curvature > 0)
+        step = np.divide(energy, curvature, out=np.zeros_like(energy), where=active)
+        weights += step * direction
+        residual -= step * moved
+        fresh = np.einsum("io,io->o", residual, residual)
+        direction = residual + np.divide(fresh, energy, out=np.zeros_like(energy), where=active) * direction
+        energy = fresh
+    return weights

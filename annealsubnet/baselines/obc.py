@@ -1,0 +1,147 @@
+"""Greedy selection with exact refits: backward elimination (Optimal Brain Compression) and forward selection.
+
+Both follow the error e(S) = w'Hw − b_S' (H_SS)⁻¹ b_S (b = Hw) of the refitted weights on a support S along one path of nested
+supports, from all inputs down or from none up. The errors along the path of every neuron are its by-product, and a budget over
+several neurons and layers is divided by them: where one more weight would save least, it goes.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from annealsubnet.allocation import allocate
+from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, shared_counts
+from annealsubnet.baselines.selection import Result
+from annealsubnet.budgets import Budget, Keep
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.networks import Network
+from annealsubnet.shares import importance_of
+from annealsubnet.solvers.select_refit import error_curves, select_inputs
+from annealsubnet.statistics.moments import input_moments
+
+Path = Literal["forward", "backward"]
+
+
+def obc(
+    model: Any,
+    batches: Iterable[Any] | None,
+    *,
+    keep: Keep = None,
+    unit: str = "weight",
+    scope: str = "network",
+    exclude: Iterable[str] = (),
+    seed: int = 0,
+    loss: Loss = cross_entropy,
+    pattern: str | None = None,
+    ridge: float = 0.01,
+) -> Result:
+    """Remove the weight of each neuron whose removal costs least when the others are refitted, again and again (ExactOBS).
+
+    Removing w_p costs w_p² / [H⁻¹]_pp, the others then change by −w_p / [H⁻¹]_pp · [H⁻¹]_:p, and H⁻¹ loses row and column p
+    by a rank-one update. All layers see the dense network's inputs. With scope "network" errors of different layers are weighed
+    by the loss's mean Gauss-Newton curvature in their outputs (the global step, which divides the budget by the traces).
+
+    Args:
+        model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
+        ridge: in units of the mean of H's diagonal.
+
+    Returns:
+        The mask, and the model with the refitted weights.
+
+    Raises:
+        ValueError: as `annealsubnet.baselines.layerwise.choose_by_layer`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from annealsubnet import from_function
+        >>> model = from_function(lambda params, x, tap: tap.dense("out", x), {"out": {"kernel": jnp.array([[1.0], [2.0]])}})
+        >>> mask, pruned = obc(model, [np.array([[1.0, 1.0], [0.9, 1.1]], np.float32)], keep=1)
+        >>> pruned["out"]["kernel"].round(1).tolist()
+        [[0.0], [3.0]]
+
+    References:
+        Frantar, Singh, Alistarh, "Optimal Brain Compression", NeurIPS 2022, equation 4, algorithms 1 and 2, and section 5.
+    """
+    request = Request("obc", keep, unit, scope, exclude, pattern, loss)
+    choose = partial(follow_path, path="backward", ridge=ridge)
+    return choose_by_layer(model, batches, request, choose, sequential=False, counts=partial(_traced_counts, ridge=ridge))
+
+
+def forward(
+    model: Any,
+    batches: Iterable[Any] | None,
+    *,
+    keep: Keep = None,
+    unit: str = "weight",
+    scope: str = "network",
+    exclude: Iterable[str] = (),
+    seed: int = 0,
+    loss: Loss = cross_entropy,
+    pattern: str | None = None,
+    ridge: float = 0.01,
+) -> Result:
+    """Add to each neuron the input that lowers the error of the refitted weights most (orthogonal least squares).
+
+    Input j lowers it by r_j² / s_j, with r the residual's moments b − H_:S v and s the Schur complement's diagonal.
+
+    Args:
+        model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
+        ridge: in units of the mean of H's diagonal.
+
+    Returns:
+        The mask, and the model with the refitted weights.
+
+    Raises:
+        ValueError: as `annealsubnet.baselines.layerwise.choose_by_layer`.
+
+    References:
+        Chen, Billings, Luo, "Orthogonal least squares methods and their application to non-linear system identification",
+        International Journal of Control 1989, section 3.
+    """
+    request = Request("forward", keep, unit, scope, exclude, pattern, loss)
+    return choose_by_layer(model, batches, request, partial(follow_path, path="forward", ridge=ridge), sequential=False)
+
+
+def follow_path(task: Task, *, path: Path, ridge: float) -> Choice:
+    """The support of each neuron along its path, and the refitted weights."""
+    targets = task.gram @ task.weights
+    found = select_inputs(
+        task.gram,
+        targets,
+        np.einsum("io,io->o", task.weights, targets),
+        task.num_kept if task.pattern is None else None,
+        pattern=None if task.pattern is None else task.pattern.text,
+        start=path,
+        temperature="greedy",
+        ridge=ridge,
+        seed=0,
+    )
+    return found.kept, found.coefficients
+
+
+def _traced_counts(
+    network: Network, batches: Iterable[Any], budget: Budget, loss: Loss, *, ridge: float
+) -> dict[str, np.ndarray]:
+    """Counts by the traces of backward elimination of all neurons that share the budget."""
+    if budget.scope == "neuron":
+        return shared_counts(network, batches, budget, loss)
+    importance = importance_of(network, batches, params=network.params, loss=loss)
+    moments = input_moments(network, batches, layers=budget.selected)
+    curves: dict[str, list[np.ndarray]] = {}
+    for name in budget.selected:
+        layer = network.layers[name]
+        weights = layer.matrix(np.asarray(network.params[layer.kernel], np.float64))
+        curves[name] = []
+        for group, gram in enumerate(moments[name].gram):
+            targets = gram @ weights[group]
+            energy = np.einsum("io,io->o", weights[group], targets)
+            errors = error_curves(gram, targets, energy, method="backward", ridge=ridge).error
+            curves[name] += list((errors * importance[name][group]).T)
+    shapes = {name: (network.layers[name].groups, -1) for name in budget.selected}
+    if budget.scope == "layer":
+        return {name: allocate(curves[name], budget.counts[name]).counts.reshape(shapes[name]) for name in curves}
+    counts = allocate([curve for name in curves for curve in curves[name]], budget.total).counts
+    ends = np.cumsum([len(part) for part in curves.values()])[:-1]
+    return {name: part.reshape(shapes[name]) for name, part in zip(curves, np.split(counts, ends), strict=True)}

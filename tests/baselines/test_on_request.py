@@ -1,0 +1,130 @@
+"""What holds for every method that is compared on request: exact counts, patterns, the same seed the same mask."""
+
+from inspect import signature
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from annealsubnet.baselines import METHODS, ON_REQUEST, gradual, osscar
+from annealsubnet.baselines.osscar import search
+from annealsubnet.networks import as_network
+from annealsubnet.report.names import METHODS as NAMES
+from tests.models import EXAMPLES
+
+FAST = {"woodfisher": {"rows": 10}, "surgeon": {"rows": 10}, "zero-swaps": {"rows": 10}, "chita": {"rows": 10}}
+FAST["gradual"] = {"stages": 2, "batch_size": 10}
+WEIGHTS = [name for name in ON_REQUEST if name != "osscar"]
+PATTERNED = [name for name in (*METHODS, *ON_REQUEST) if "pattern" in signature((METHODS | ON_REQUEST)[name]).parameters]
+
+
+def batches_of(example, count=40):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(count, *example.inputs.shape[1:])).astype(np.float32)
+    return [(inputs[:25], rng.integers(3, size=25)), (inputs[25:], rng.integers(3, size=count - 25))]
+
+
+@pytest.fixture(scope="module")
+def mlp():
+    return EXAMPLES["mlp"]()
+
+
+def test_every_method_has_a_name_and_a_citation():
+    for name, method in (METHODS | ON_REQUEST).items():
+        assert name in NAMES
+        assert "References:" in method.__doc__ or name == "random"
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_counts_are_exact_and_what_is_removed_is_zero(mlp, name):
+    network, batches = mlp.network("nnx"), batches_of(mlp)
+    before = {path: np.array(value) for path, value in network.params.items()}
+    for scope in ("network", "layer"):
+        mask, pruned = ON_REQUEST[name](network, batches, keep=0.5, scope=scope, seed=1, **FAST.get(name, {}))
+        again, _ = ON_REQUEST[name](network, batches, keep=0.5, scope=scope, seed=1, **FAST.get(name, {}))
+        params = as_network(pruned, mlp.inputs).params
+        sizes = {site: array.size for site, array in mask.kept.items()}
+        if scope == "network":
+            assert mask.kept_count == int(0.5 * sum(sizes.values()) + 0.5)
+        for site, array in mask.kept.items():
+            if scope == "layer":
+                assert array.sum() == int(0.5 * array.size + 0.5)
+            kernel = np.asarray(params[network.layers[site].kernel])
+            assert not kernel[~array].any() and np.isfinite(kernel).all()
+            np.testing.assert_array_equal(array, again.kept[site])
+    assert all(np.array_equal(before[path], network.params[path]) for path in before)
+    mask, _ = ON_REQUEST[name](network, batches, keep=7, scope="network", exclude=("fc1",), **FAST.get(name, {}))
+    assert mask.kept["fc1"].all() and mask.kept_count == 7 + mask.kept["fc1"].size
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_bad_requests_are_named(mlp, name):
+    network, batches = mlp.network("nnx"), batches_of(mlp)
+    with pytest.raises(ValueError, match=r"keep=1\.5"):
+        ON_REQUEST[name](network, batches, keep=1.5)
+    with pytest.raises(ValueError, match="give unit='weight'"):
+        ON_REQUEST[name](network, batches, keep=0.5, unit="neuron")
+    with pytest.raises(ValueError, match="reads data: give batches"):
+        ON_REQUEST[name](mlp.nnx, None, keep=0.5)
+
+
+@pytest.mark.parametrize("name", PATTERNED)
+def test_patterns_hold_in_every_group(mlp, name):
+    mask, _ = (METHODS | ON_REQUEST)[name](mlp.network("nnx"), batches_of(mlp), pattern="1:2", seed=0, exclude=("out",))
+    assert mask.kept["out"].all()
+    for array in (mask.kept["fc1"], mask.kept["fc2"]):
+        assert (array.reshape(-1, 2, array.shape[1]).sum(axis=1) == 1).all()
+    with pytest.raises(ValueError, match="does not divide the 6 inputs of layer 'fc1'"):
+        (METHODS | ON_REQUEST)[name](mlp.network("nnx"), batches_of(mlp), pattern="2:4", seed=0)
+
+
+def test_gradual_holds_zeros_and_trains_the_rest(mlp):
+    network, batches = mlp.network("nnx"), batches_of(mlp)
+    still, unmoved = gradual(network, batches, keep=0.5, stages=3, learning_rate=0.0, seed=0)
+    mask, moved = gradual(network, batches, keep=0.5, stages=3, learning_rate=1e-2, batch_size=10, seed=0)
+    assert still.kept_count == mask.kept_count
+    before, after = (as_network(model, mlp.inputs).params for model in (unmoved, moved))
+    kernel = network.layers["fc1"].kernel
+    dense = np.asarray(network.params[kernel])
+    np.testing.assert_array_equal(np.asarray(before[kernel])[still.kept["fc1"]], dense[still.kept["fc1"]])
+    assert not np.asarray(after[kernel])[~mask.kept["fc1"]].any()
+    assert np.abs(np.asarray(after[kernel]) - dense)[mask.kept["fc1"]].min() > 0
+    with pytest.raises(ValueError, match="stages is 0"):
+        gradual(network, batches, keep=0.5, stages=0)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_osscar_is_near_the_best_of_all_choices(block):
+    """Local search with exact refits: never below the greedy start, within a few percent of the optimum."""
+    ratios = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        units = np.r_[np.repeat(np.arange(8), block), -1]
+        a = rng.normal(size=(60, len(units))) @ rng.normal(size=(len(units), len(units)))
+        gram = a.T @ a / 60 + 1e-6 * np.eye(len(units))
+        cross = gram @ rng.normal(size=(len(units), 3))
+
+        def explained(chosen, gram=gram, cross=cross, units=units):
+            rows = np.flatnonzero(np.isin(units, chosen) | (units < 0))
+            return np.sum(cross[rows] * np.linalg.solve(gram[np.ix_(rows, rows)], cross[rows]))
+
+        found = search(gram, cross, units, 4, steps=4)
+        total = np.sum(cross * np.linalg.solve(gram, cross))
+        best = max(map(explained, combinations(range(8), 4)))
+        assert found.sum() == 4
+        ratios.append((total - explained(np.flatnonzero(found))) / (total - best))
+    assert min(ratios) >= 1 - 1e-9 and np.median(ratios) < 1.1
+
+
+def test_osscar_prunes_neurons_and_heads(mlp):
+    network = mlp.network("nnx")
+    mask, pruned = osscar(network, batches_of(mlp), keep=0.5, unit="neuron")
+    assert {name: int(kept.sum()) for name, kept in mask.kept.items()} == {
+        name: int(0.5 * site.size + 0.5) for name, site in network.neurons.items()
+    }
+    assert as_network(pruned, mlp.inputs).params.keys() == network.params.keys()
+    heads = EXAMPLES["transformer"]()
+    mask, _ = osscar(heads.network("nnx"), [heads.inputs], keep=2, unit="head", scope="network")
+    assert mask.kept_count == 2
+    with pytest.raises(ValueError, match="give unit='neuron' or 'head'"):
+        osscar(network, batches_of(mlp), keep=0.5, unit="weight")
