@@ -12,12 +12,9 @@ from annealsubnet.networks import Network, Params, Site
 from annealsubnet.problems import site_problem
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
-from annealsubnet.solvers.select_refit import error_curves, select_units
+from annealsubnet.solvers.select_refit import error_curves, unit_curve
 from annealsubnet.statistics.curvature import neuron_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
-
-# Points of a site's error curve that are computed; between them it is interpolated.
-_GRID = 9
 
 
 def importance_of(network: Network, batches: Iterable[Any], *, params: Params, loss: Loss) -> Importance:
@@ -101,20 +98,6 @@ def site_counts(
 
 
 def _refit_curve(site: Site, regressions: Mapping[str, Regression], importance: Importance, choice: Choice) -> np.ndarray:
-    """The error after the refit for every number of units, interpolated between a few."""
+    """The error after the refit for every number of units."""
     stacked = stack(site, regressions, importance)
-    points = np.unique(np.round(np.geomspace(1, site.size, _GRID)).astype(int))
-    errors = [float(stacked.energy.sum())]
-    for point in points.tolist():
-        found = select_units(
-            stacked.gram,
-            stacked.cross,
-            stacked.energy,
-            point,
-            unit_of_input=stacked.unit_of_input,
-            seed=0,
-            ridge=choice.ridge,
-            temperature="zero",
-        )
-        errors.append(float(found.error.sum()))
-    return np.interp(np.arange(site.size + 1), np.append(0, points), np.minimum.accumulate(errors))
+    return unit_curve(stacked.gram, stacked.cross, stacked.energy, unit_of_input=stacked.unit_of_input, ridge=choice.ridge)

@@ -23,7 +23,7 @@ from annealsubnet.solvers.select_refit_problem import (
     seeds_of,
     to_regression,
 )
-from annealsubnet.solvers.select_refit_units_anneal import anneal, descend, grow, move_to, scale_of
+from annealsubnet.solvers.select_refit_units_anneal import anneal, descend, move_to, scale_of, take_greedily
 
 _TIE = 1e-11  # of the explained part: an improvement smaller than this is rounding
 
@@ -103,6 +103,49 @@ def select_units(
     evaluated, exchanges, recomputed = (int(n) for n in counters.sum(axis=0))
     effort = Effort(evaluated, exchanges, recomputed, time.perf_counter() - began)
     return Selection(kept, coefficients, error, effort)
+
+
+def unit_curve(
+    gram: ArrayLike,
+    targets: ArrayLike,
+    target_energy: ArrayLike,
+    *,
+    unit_of_input: ArrayLike | None = None,
+    ridge: float = 1e-6,
+) -> FloatArray:
+    """The error that nested choices of 0, 1, ... units leave: at every size the better of greedy growth and elimination.
+
+    Args:
+        gram, targets, target_energy, unit_of_input, ridge: as for `select_units`.
+
+    Returns:
+        `[units + 1]` sums over the columns, never rising.
+
+    Raises:
+        ValueError: shapes disagree or entries are not finite.
+
+    Example:
+        >>> unit_curve(np.eye(3), np.array([[1.0], [3.0], [2.0]]), np.array([14.0]), ridge=0.0).round(9).tolist()
+        [14.0, 5.0, 1.0, 0.0]
+    """
+    h, b, t = checked(gram, targets, target_energy)
+    units = _checked_units(unit_of_input, b.shape[0])
+    regression = to_regression(h, b, ridge)
+    base = _base(regression, units)
+    count = base.inside.size
+
+    def error(stays: BoolArray) -> float:
+        weights = refit(regression, stays, regression.columns)
+        return float(t.sum() - np.sum(weights * regression.columns))
+
+    grown, removed = np.zeros(count), np.zeros(count)
+    take_greedily(True, _swept(base, base.inside), grown)
+    curve = error(units < 0) + np.concatenate([[0.0], np.cumsum(grown)])
+    if _is_definite(base):
+        take_greedily(False, _swept(base, ~base.inside), removed)
+        whole = error(np.ones(units.size, np.bool_))
+        curve = np.minimum(curve, whole + np.concatenate([[0.0], np.cumsum(removed)])[::-1])
+    return np.minimum.accumulate(np.maximum(curve, 0.0))
 
 
 def _checked_units(unit_of_input: ArrayLike | None, inputs: int) -> IntArray:
@@ -190,10 +233,10 @@ def _start(
         raise ValueError(f'start is {start!r}; choose "auto", "forward", "backward" or a boolean array [unit].')
     if isinstance(start, str) and start != "backward":
         tableaus.append(_swept(base, base.inside))
-        grow(num_kept, tableaus[-1])
+        take_greedily(True, tableaus[-1], np.empty(num_kept))
     if isinstance(start, str) and (start == "backward" or (start == "auto" and _is_definite(base))):
         tableaus.append(_swept(base, ~base.inside))
-        grow(num_kept, tableaus[-1])
+        take_greedily(False, tableaus[-1], np.empty(base.inside.size - num_kept))
     for tableau in tableaus:
         descend(base, limit, tolerance, tableau, counters)
     return max(tableaus, key=lambda tableau: _explained(base, tableau.inside))

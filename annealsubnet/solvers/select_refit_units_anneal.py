@@ -53,14 +53,11 @@ def move_to(inside: BoolArray, tableau: Tableau) -> bool:
 
 
 @njit(**OPTIONS)
-def grow(size: int, tableau: Tableau) -> float:
-    """Add the unit worth most, or remove the one worth least, until `size` are kept; the change of the explained part."""
+def take_greedily(adds: bool, tableau: Tableau, changes: FloatArray) -> None:
+    """Add the unit worth most, or remove the one worth least, once for each of `changes`: what every step did to the error."""
     scratch = new_scratch(tableau)
     one = np.empty(1, np.int64)
-    kept = count_of(tableau.inside)
-    total = 0.0
-    while kept != size:
-        adds = kept < size
+    for n in range(changes.size):
         chosen, best = -1, 0.0
         for u in range(tableau.inside.size):
             if tableau.inside[u] != adds:
@@ -69,9 +66,7 @@ def grow(size: int, tableau: Tableau) -> float:
                     chosen, best = u, value
         one[0] = chosen
         pivot(one, tableau)
-        total += best if adds else -best
-        kept += 1 if adds else -1
-    return total
+        changes[n] = -best if adds else best
 
 
 @njit(**INNER)
