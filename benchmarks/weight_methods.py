@@ -1,0 +1,153 @@
+"""What the weight benchmark compares: methods by name, the refit that all of them share, and what each read.
+
+Every method is given the same calibration batches through a counter, so that "examples read" is what it iterated over: each
+example once for each pass, forward or backward, with labels or without.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from annealsubnet import Mask, baselines, prune
+from annealsubnet.fitting import fit_network
+from annealsubnet.networks import Network
+from annealsubnet.refitting import refit_params
+
+Method = Callable[..., Any]
+
+GRADIENTS = 16_000
+"""Examples of a model of gradients, or of one stage of gradual pruning."""
+STAGES = 15
+
+
+@dataclass
+class Counted:
+    """Batches that count how many examples were taken from them."""
+
+    batches: list[Any]
+    read: int = field(default=0)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            self.read += len(batch[0])
+            yield batch
+
+    def first(self, examples: int) -> list[Any]:
+        """The first examples, as batches that count no more."""
+        taken, left = [], examples
+        for inputs, labels in self.batches:
+            if left > 0:
+                taken.append((inputs[:left], labels[:left]))
+                left -= len(inputs)
+        return taken
+
+
+def ours(*, refit: bool = True) -> dict[str, Method]:
+    """Annealed selection, and its control at temperature zero."""
+    return {"annealed": partial(prune, refit=refit), "descent": partial(prune, refit=refit, effort=0)}
+
+
+def one_shot(rows: int, names: list[str] | None = None) -> dict[str, Method]:
+    """Every method that prunes the whole network once; `rows` of gradients for those that need them."""
+    on_gradients = ("woodfisher", "surgeon", "zero-swaps", "chita")
+    methods = {**ours(), "magnitude": baselines.magnitude, "obd": baselines.obd}
+    for name, method in baselines.ON_REQUEST.items():
+        if name not in ("gradual", "osscar"):
+            methods[name] = partial(method, rows=rows) if name in on_gradients else method
+    return methods if names is None else {name: methods[name] for name in names}
+
+
+def patterned(names: list[str] | None = None) -> dict[str, Method]:
+    """Every method that keeps a pattern N:M."""
+    methods = {**ours(), "magnitude": baselines.magnitude, **baselines.ON_REQUEST}
+    able = {name: method for name, method in methods.items() if "pattern" in signature(method).parameters}
+    return able if names is None else {name: able[name] for name in names}
+
+
+def staged(stages: int, examples: int, rows: int) -> dict[str, Method]:
+    """Gradual methods that spend `stages` times `examples` gradients: on training, or on the model of gradients alone."""
+    base = partial(baselines.gradual, stages=stages, examples=examples)
+    still = partial(base, learning_rate=0.0)
+    return {
+        "gradual": base,
+        "gradual fast": partial(base, learning_rate=3e-3),
+        "chita": partial(still, choose=partial(baselines.chita, rows=rows)),
+        "surgeon": partial(still, choose=partial(baselines.surgeon, rows=rows)),
+        "zero-swaps": partial(still, choose=partial(baselines.zero_swaps, rows=rows)),
+    }
+
+
+def common_refit(network: Network, mask: Mask, batches: Any, *, steps: int) -> tuple[Network, int]:
+    """What every mask gets: each layer by least squares, then all of them together, to the dense network's own outputs.
+
+    Returns:
+        The refitted network, and how many examples the second part read (the first reads `batches`).
+    """
+    params = refit_params(network, mask, batches)
+    if steps == 0:
+        return network.replace(network.model.export(params)), 0
+    fitted = fit_network(network, mask, list(batches), params=params, steps=steps)
+    return network.replace(network.model.export(fitted.params)), fitted.examples
+
+
+def recomputed(model: Any, batches: Any) -> Any:
+    """The model with the statistics of its BatchNorms measured again: their mean over batches, each normalized by its own."""
+    norms = (
+        [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.BatchNorm)] if isinstance(model, nnx.Module) else []
+    )
+    if not norms:
+        return model
+    copy = nnx.clone(model)
+    for _, node in nnx.iter_graph(copy):
+        if isinstance(node, nnx.BatchNorm):
+            node.momentum = 0.0  # the running statistics are those of the last batch
+    copy.train()
+    graph, state = nnx.split(copy)
+
+    @jax.jit
+    def run(state: Any, inputs: Any) -> Any:
+        module = nnx.merge(graph, state)
+        module(inputs)
+        return nnx.state(module, nnx.BatchStat)
+
+    found = [run(state, inputs) for inputs, _ in batches]
+    mean = jax.tree.map(lambda *leaves: np.mean([np.asarray(leaf) for leaf in leaves], axis=0), *found)
+    fresh = nnx.clone(model)
+    nnx.update(fresh, jax.tree.map(jax.numpy.asarray, mean))
+    return fresh
+
+
+def fine_tuned(network: Network, batches: list[Any], *, seed: int, examples: int, batch_size: int = 64) -> Any:
+    """The dense network after as many example-gradients as a gradual method spends (Adam, cosine, as `baselines.gradual`)."""
+    inputs, labels = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
+    steps = examples // batch_size
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    params: Any = dict(network.params)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params: Any, state: Any, x: Any, y: Any) -> Any:
+        def loss(values: Any) -> Any:
+            return optax.softmax_cross_entropy_with_integer_labels(network.apply(values, x), y).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(len(labels)) for _ in range(-(-examples // len(labels)))])
+    for number in range(steps):
+        now = order[number * batch_size : (number + 1) * batch_size]
+        params, state = step(params, state, inputs[now], labels[now])
+    return network.model.export(params)
+
+
+def sizes_of(sparsity: float, pattern: str | None) -> Mapping[str, Any]:
+    """The options that say how much stays."""
+    return {"pattern": pattern} if pattern else {"keep": round(1 - sparsity, 6), "scope": "network"}

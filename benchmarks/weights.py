@@ -1,0 +1,262 @@
+"""Weights kept in published networks: annealed select-and-refit against the second-order methods.
+
+    python benchmarks/weights.py --out out/weights                     # hours; rows that are there are not measured again
+    python benchmarks/weights.py --sections mlpnet --sparsities .9 .95 --methods annealed obc --seeds 0
+    python benchmarks/weights.py --quick --out /tmp/weights            # digits, half a minute
+
+Sections: `mlpnet` and `resnet20` (one shot: calibration images without labels but for the methods on gradients; no training),
+`mlpnet-gradual` and `resnet20-gradual` (15 stages of 16,000 example-gradients), `patterns` (2:4, both networks), `local` (one
+layer at a time: see select_refit.py) and `cost` (large layers: see weight_cost.py).
+
+Protocol. Each seed draws its own calibration images from the first part of the training set; its last part (10,000 images of
+MNIST, 4,000 of the 20,000 of CIFAR-10 at hand) is for validation, on which everything is chosen (`--split validation`, the
+default); the test set is read with `--split test`. Sparsity is global over all kernels. A row has the accuracy with the method's own
+weights and, in one shot, with the refit that all masks get alike (least squares a layer, then Gauss-Newton on all layers
+together, to the dense network's outputs); and the number of examples that the method and the refit read, once for each pass.
+BatchNorm statistics are measured again for every network alike.
+"""
+
+import argparse
+import csv
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import weight_methods as methods
+from weight_tables import draw
+
+from annealsubnet import evaluate, examples
+from annealsubnet.networks import Network, as_network
+from annealsubnet.report import provenance
+
+SPARSITIES = {
+    "mlpnet": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98),
+    "mlpnet-gradual": (0.9, 0.95, 0.98),
+    "resnet20": (0.5, 0.6, 0.7, 0.8, 0.9),
+    "resnet20-gradual": (0.7, 0.8, 0.9),
+    "patterns": (0.5,),
+    "digits": (0.9,),
+}
+CHECKPOINTS = {"mlpnet": "mlpnet_mnist.npz", "resnet20": "woodfisher_resnet20_cifar10.npz"}
+VALIDATION = {"mlpnet": 10_000, "resnet20": 4_000}
+CALIBRATION = {"mlpnet": 20_000, "resnet20": 1_000, "digits-mlp": 800}
+ROWS = {"mlpnet": 1000, "resnet20": 500, "digits-mlp": 100}
+FIT_STEPS = {"mlpnet": 4, "resnet20": 2, "digits-mlp": 2}
+OUTSIDE = {"resnet20": ("conv1",)}
+"""Layers whose fan-in no pattern divides (27 inputs)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network pruned by one method."""
+
+    section: str
+    network: str
+    method: str
+    sparsity: float
+    seed: int
+    split: str
+    kept: int
+    size: int
+    own: float
+    refitted: float
+    examples: int
+    refit_examples: int
+    seconds: float
+    refit_seconds: float
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.section, self.network, self.method, self.sparsity, self.seed, self.split
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with its data for one seed."""
+
+    name: str
+    network: Network
+    calibration: methods.Counted
+    pool: list[Any]
+    test: list[Any]
+
+
+def case(name: str, seed: int, split: str, calibration: int | None) -> Case:
+    """A published network (or a small one trained here), calibration images, and images to measure on."""
+    named = examples.named_network(name)
+    if name == "digits-mlp":
+        data = examples.load("digits", seed=0)
+        train = data.batches("train", 500, normalize=named.normalize)
+        model = examples.train(named.build(seed=0), train, seed=0, epochs=30, learning_rate=3e-3)
+        x, y = (np.concatenate(parts) for parts in zip(*train, strict=True))
+        held, pool = (x[-200:], y[-200:]), (x[:-200], y[:-200])
+    else:
+        folder = Path(os.environ["ANNEALSUBNET_DATA"])
+        model = examples.load_checkpoint(name, folder / "checkpoints" / CHECKPOINTS[name])
+        data = np.load(folder / {"mlpnet": "mnist.npz", "resnet20": "cifar10.npz"}[name])
+
+        def images(part: str) -> tuple[np.ndarray, np.ndarray]:
+            raw = data[f"x_{part}"]
+            return named.normalize(raw.reshape(*raw.shape[:3], -1)), data[f"y_{part}"].astype(np.int64).ravel()
+
+        x, y = images("train")
+        pool = (x[: -VALIDATION[name]], y[: -VALIDATION[name]])
+        held = images("test") if split == "test" else (x[-VALIDATION[name] :], y[-VALIDATION[name] :])
+    chosen = np.random.default_rng(seed).permutation(len(pool[1]))[: calibration or CALIBRATION[name]]
+    size = 1000 if name != "resnet20" else 200
+    drawn = [(pool[0][part], pool[1][part]) for part in np.array_split(chosen, -(-len(chosen) // size))]
+    test = [(held[0][i : i + 1000], held[1][i : i + 1000]) for i in range(0, len(held[1]), 1000)]
+    return Case(name, as_network(model, pool[0][:2]), methods.Counted(drawn), [pool], test)
+
+
+def one_shot(given: Case, section: str, name: str, method: Any, sparsity: float, seed: int, split: str) -> Row:
+    """Prune once; measure with the method's own weights, and after the common refit."""
+    pattern = "2:4" if section == "patterns" else None
+    options = dict(methods.sizes_of(sparsity, pattern))
+    if pattern:
+        options["exclude"] = OUTSIDE.get(given.name, ())
+    source: Any = methods.Counted(given.calibration.batches)
+    if name in ("woodfisher", "surgeon", "zero-swaps", "chita"):
+        source = methods.Counted(source.first(methods.GRADIENTS))
+    began = time.perf_counter()
+    mask, pruned = method(given.network, source, seed=seed, **options)
+    seconds = time.perf_counter() - began
+    refitting = methods.Counted(given.calibration.batches)
+    began = time.perf_counter()
+    refitted, more = methods.common_refit(given.network, mask, refitting, steps=FIT_STEPS[given.name])
+    refit_seconds = time.perf_counter() - began
+    accuracies = [
+        evaluate(methods.recomputed(model, given.calibration.batches), given.test).accuracy
+        for model in (pruned, refitted.model.export(refitted.params))
+    ]
+    counts = (mask.kept_count, mask.size)
+    read = (source.read, refitting.read + more)
+    return Row(section, given.name, name, sparsity, seed, split, *counts, *accuracies, *read, seconds, refit_seconds)
+
+
+def staged(given: Case, section: str, name: str, method: Any, sparsity: float, seed: int, split: str) -> Row:
+    """Prune in stages; measure the network as it comes out."""
+    spent = methods.STAGES * methods.GRADIENTS
+    began = time.perf_counter()
+    if name == "dense, trained":
+        pruned, counts = methods.fine_tuned(given.network, given.pool, seed=seed, examples=spent), (0, 0)
+    else:
+        mask, pruned = method(given.network, given.pool, seed=seed, keep=round(1 - sparsity, 6))
+        counts = (mask.kept_count, mask.size)
+    seconds = time.perf_counter() - began
+    accuracy = evaluate(methods.recomputed(pruned, given.calibration.batches), given.test).accuracy
+    return Row(section, given.name, name, sparsity, seed, split, *counts, accuracy, accuracy, spent, 0, seconds, 0.0)
+
+
+def plan(section: str, names: list[str] | None, sparsities: Iterable[float] | None) -> list[tuple[str, str, Any, float]]:
+    """(network, method's name, method, sparsity) of a section, in turns."""
+    networks = ["mlpnet", "resnet20"] if section == "patterns" else [section.removesuffix("-gradual")]
+    networks = ["digits-mlp"] if section == "digits" else networks
+    cells = []
+    for sparsity in sparsities or SPARSITIES[section]:
+        for network in networks:
+            rows = ROWS[network]
+            if section == "patterns":
+                found = methods.patterned()
+            elif section.endswith("-gradual"):
+                found = {"dense, trained": None, **methods.staged(methods.STAGES, methods.GRADIENTS, rows)}
+            else:
+                found = methods.one_shot(rows)
+            chosen = [name for name in found if names is None or name in names]
+            cells += [(network, name, found[name], sparsity) for name in chosen]
+    return cells
+
+
+class Rows:
+    """The file of rows: what it holds is not measured again, and each row is on the disk before the next begins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names = [field.name for field in fields(Row)]
+        if not path.exists():
+            path.write_text(",".join(self.names) + "\n")
+        self.done = {row.key for row in read_rows(path)}
+
+    def add(self, row: Row) -> None:
+        """Append a row, whole or not at all."""
+        line = ",".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in asdict(row).values())
+        with self.path.open("a") as file:
+            file.write(line.replace("dense, trained", "dense trained") + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.done.add(row.key)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file; a last one that was cut off is left out."""
+    rows = []
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            if None in line.values():
+                continue
+            rows.append(Row(**{field.name: field.type(line[field.name]) for field in fields(Row)}))
+    return rows
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what is missing."""
+    rows = Rows(options.out / "rows.csv")
+    cases: dict[tuple[str, int], Case] = {}
+    for seed in options.seeds:
+        for section in options.sections:
+            if section in ("local", "cost"):
+                continue
+            for network, name, method, sparsity in plan(section, options.methods, options.sparsities):
+                name = name.replace(",", "")
+                if (section, network, name, sparsity, seed, options.split) in rows.done:
+                    continue
+                if (network, seed) not in cases:
+                    cases = {(network, seed): case(network, seed, options.split, options.calibration)}
+                measure = staged if section.endswith("-gradual") else one_shot
+                row = measure(cases[network, seed], section, name, method, sparsity, seed, options.split)
+                rows.add(row)
+                print(
+                    f"{section} {network} {name} {sparsity} seed {seed}: own {100 * row.own:.2f} refitted "
+                    f"{100 * row.refitted:.2f} %, {row.seconds:.0f} + {row.refit_seconds:.0f} s",
+                    flush=True,
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/weights"))
+    parser.add_argument(
+        "--sections", nargs="+", default=["mlpnet", "mlpnet-gradual", "resnet20", "resnet20-gradual", "patterns"]
+    )
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--sparsities", type=float, nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", choices=["validation", "test"], default="validation")
+    parser.add_argument("--calibration", type=int, help="images; by default 20,000 of MNIST, 1,000 of CIFAR-10")
+    parser.add_argument("--quick", action="store_true", help="digits, one seed, a few methods: half a minute, for CI")
+    options = parser.parse_args()
+    if options.quick:
+        options.sections, options.seeds, options.methods = ["digits"], [0], ["annealed", "magnitude", "obc", "chita"]
+    options.out.mkdir(parents=True, exist_ok=True)
+    config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    about = {"config": config, "machine": provenance.machine(), "versions": provenance.versions()}
+    (options.out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+    if "local" in options.sections:
+        import select_refit
+
+        select_refit.run(options.out / "local", seeds=len(options.seeds))
+    if "cost" in options.sections:
+        import weight_cost
+
+        weight_cost.run(options.out / "cost")
+    run(options)
+    print(draw([row for row in read_rows(options.out / "rows.csv") if row.split == options.split], options.out))
+
+
+if __name__ == "__main__":
+    main()
