@@ -35,7 +35,7 @@ from annealsubnet.solvers.running import default_num_threads
 
 Row = dict[str, Any]
 # Chosen on bqp250.1, bqp500.1, bqp1000.1 and bqp1000.6 among 0 to 100 sweeps and 5 to 50 of tabu search.
-SCHEDULE: dict[str, Any] = {"num_sweeps": 30, "num_tabu_sweeps": 20}
+NUM_SWEEPS, NUM_TABU_SWEEPS = 30, 20
 
 
 def load(path: Path) -> dict[str, tuple[dimod.BinaryQuadraticModel, float]]:
@@ -62,11 +62,13 @@ def load(path: Path) -> dict[str, tuple[dimod.BinaryQuadraticModel, float]]:
     return instances
 
 
-def solved_time(bqm: dimod.BinaryQuadraticModel, best: float, seed: int, limit: float) -> tuple[float, float, float]:
+def solved_time(
+    bqm: dimod.BinaryQuadraticModel, best: float, schedule: dict[str, int], seed: int, limit: float
+) -> tuple[float, float, float]:
     """Time to target with 99 % confidence (at least a read's on one thread), the share of reads that hit, seconds a read."""
     num_reads = max(64, min(1024, 100_000 // bqm.num_variables))
     start = time.perf_counter()
-    sampleset = Annealer().sample(bqm, num_reads=num_reads, seed=seed, time_limit=limit, **SCHEDULE)
+    sampleset = Annealer().sample(bqm, num_reads=num_reads, seed=seed, time_limit=limit, **schedule)
     seconds = (time.perf_counter() - start) / len(sampleset)
     hits = float((sampleset.record.energy <= best + 1e-6).mean())
     hits = min(hits, 1 - 0.5 / len(sampleset))
@@ -87,13 +89,13 @@ def tabu_time(bqm: dimod.BinaryQuadraticModel, best: float, seed: int, limit: fl
     return float(np.median(times))
 
 
-def bqp(instances: dict[str, Any], *, quick: bool, seed: int) -> list[Row]:
+def bqp(instances: dict[str, Any], *, schedule: dict[str, int], quick: bool, seed: int) -> list[Row]:
     """One row an instance."""
     rows = []
     for name, (bqm, best) in instances.items():
         if not name.startswith("bqp") or (quick and not name.endswith(".1")):
             continue
-        seconds, hits, a_read = solved_time(bqm, best, seed, 10.0)
+        seconds, hits, a_read = solved_time(bqm, best, schedule, seed, 10.0)
         tabu = tabu_time(bqm, best, seed, 2.0 if quick else 5.0, 1 if quick else 5)
         row = {"section": "bqp", "instance": name, "variables": bqm.num_variables, "best_known": -best}
         rows.append(row | {"seconds": seconds, "hits": hits, "seconds_a_read": a_read, "tabu_seconds": tabu})
@@ -215,6 +217,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="for each graph and sampler")
     parser.add_argument("--samplers", nargs="+", choices=everything, default=everything, help="for the graphs")
     parser.add_argument("--sections", nargs="+", choices=["bqp", "gset"], default=["bqp", "gset"])
+    parser.add_argument("--num-sweeps", type=int, default=NUM_SWEEPS, help="of annealing a read, for bqp")
+    parser.add_argument("--num-tabu-sweeps", type=int, default=NUM_TABU_SWEEPS, help="of tabu search a read, for bqp")
     parser.add_argument("--instances", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--export", type=Path, help="write local problems to this folder, and nothing else")
     chosen = parser.parse_args()
@@ -230,12 +234,13 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     for bqm in first.values():
         Annealer().sample(bqm, num_reads=16, num_sweeps=2, num_tabu_sweeps=1, seed=0)
-    rows = bqp(instances, quick=chosen.quick, seed=chosen.seed) if "bqp" in chosen.sections else []
+    schedule = {"num_sweeps": chosen.num_sweeps, "num_tabu_sweeps": chosen.num_tabu_sweeps}
+    rows = bqp(instances, schedule=schedule, quick=chosen.quick, seed=chosen.seed) if "bqp" in chosen.sections else []
     if "gset" in chosen.sections:
         seconds = min(chosen.seconds, 3.0) if chosen.quick else chosen.seconds
         rows += gset(instances, quick=chosen.quick, seed=chosen.seed, seconds=seconds, samplers=chosen.samplers)
     write_rows(rows, chosen.out / "results.csv")
-    config = {"seed": chosen.seed, "quick": chosen.quick, "seconds": chosen.seconds, **machine()}
+    config = {"seed": chosen.seed, "bqp": schedule, "quick": chosen.quick, "seconds": chosen.seconds, **machine()}
     (chosen.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     draw(chosen.out / "results.csv", chosen.out / "instances.png")
 
