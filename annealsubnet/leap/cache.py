@@ -1,7 +1,8 @@
 """Embeddings on disk, so that what took minutes to find is found once.
 
-A file a problem graph and topology; it holds the chains and the `graph_id` of the working graph that they were verified on. When
-the solver's `graph_id` has changed since, the chains are handed out as unverified, and whoever finds them still valid says so.
+A file a problem graph and topology; it holds the chains and the `graph_id` of the working graph that they were verified on.
+When the solver's `graph_id` has changed since, the chains are handed out as unverified, and whoever finds them still valid
+says so.
 """
 
 import json

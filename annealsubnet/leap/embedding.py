@@ -1,10 +1,10 @@
 """Embedding: a chain of qubits for every variable of a part, on the working graph of one solver.
 
-Couplings exist only between qubits that are wired, so a variable becomes a connected chain of qubits, and two coupled variables
-need chains that touch. A dense part takes the template of a clique (all chains touch, whatever the couplings); a sparse one is
-searched for by minorminer under a time limit, which finds shorter chains. Every embedding is verified before it is returned, and
-kept on disk under the part's graph, the topology and the solver's `graph_id`: the working graph changes without a change of the
-solver's name, and an embedding found on another one is used again only if it is still valid.
+Couplings exist only between qubits that are wired, so a variable becomes a connected chain of qubits, and two coupled
+variables need chains that touch. A dense part takes the template of a clique (all chains touch, whatever the couplings); a
+sparse one is searched for by minorminer under a time limit, which finds shorter chains. Every embedding is verified before
+it is returned, and kept on disk under the part's graph, the topology and the solver's `graph_id`: the working graph changes
+without a change of the solver's name, and an embedding found on another one is used again only if it is still valid.
 
 References:
     T. Boothby, A. D. King, A. Roy, "Fast clique minor generation in Chimera qubit connectivity graphs", Quantum Information
@@ -107,15 +107,13 @@ def working_graph(solver: Any) -> WorkingGraph:
     if isinstance(solver, WorkingGraph):
         return solver
     if isinstance(solver, nx.Graph):
-        family = solver.graph.get("family")
-        _check_topology(family)
-        return WorkingGraph(solver, _hash(sorted(map(sorted, solver.edges))), str(family))
+        family = _checked_topology(solver.graph.get("family"))
+        return WorkingGraph(solver, _hash(sorted(map(sorted, solver.edges))), family)
     properties = solver if isinstance(solver, Mapping) else getattr(solver, "properties", None)
     if not isinstance(properties, Mapping):
         raise TypeError(f"a solver with a dictionary `properties`, or a graph, is needed; this is {type(solver).__name__}.")
     topology = properties.get("topology") or {}
-    family = topology.get("type")
-    _check_topology(family)
+    family = _checked_topology(topology.get("type"))
     nodes, edges = list(properties["qubits"]), [tuple(coupler) for coupler in properties["couplers"]]
     make = {"zephyr": dwave.graphs.zephyr_graph, "pegasus": dwave.graphs.pegasus_graph}[family]
     shape = topology["shape"] if family == "zephyr" else topology["shape"][:1]
@@ -124,9 +122,10 @@ def working_graph(solver: Any) -> WorkingGraph:
     return WorkingGraph(graph, str(identity), family)
 
 
-def _check_topology(family: Any) -> None:
+def _checked_topology(family: Any) -> str:
     if family not in ("zephyr", "pegasus"):
         raise ValueError(f"the topology must be zephyr or pegasus; it is {family!r}.")
+    return str(family)
 
 
 def _stated_id(solver: Any) -> str | None:
@@ -279,13 +278,14 @@ def minor(edges: Edges, graph: nx.Graph, *, seed: int, time_limit: float) -> Emb
 
 def verified(chains: Sequence[Sequence[int]], edges: Edges, target: WorkingGraph) -> bool:
     """Whether chains are connected, disjoint, on working qubits, and touch wherever variables are coupled."""
-    from dwave.embedding import EmbeddingError, verify_embedding
+    from dwave.embedding import verify_embedding
+    from dwave.embedding.exceptions import EmbeddingError
 
     try:
         source = nx.Graph()
         source.add_nodes_from(range(edges.size))
         source.add_edges_from(edges.pairs.tolist())
-        verify_embedding({variable: chain for variable, chain in enumerate(chains)}, source, target.graph)
+        verify_embedding(dict(enumerate(chains)), source, target.graph)
     except EmbeddingError:
         return False
     return len(chains) == edges.size
@@ -296,8 +296,9 @@ def _advice(edges: Edges, target: WorkingGraph, name: str, time_limit: float) ->
     predicted = predict_chains(rows, columns, topology=target.topology)
     most = largest_clique(64, topology=target.topology, rows=target.graph.graph["rows"])
     degree = int(np.diff(rows).max(initial=0))
+    fitting = min(most, max(1, edges.size // 2))
     return (
-        f"{name} with {edges.size} variables of up to {degree} couplings has no embedding on {target!r}: a clique may have at most "
-        f"{most} variables there, and minorminer found none in {time_limit:g} s (predicted: chains of {predicted.length}, "
-        f"{predicted.qubits} qubits). Decompose with Limits(variables={min(most, max(1, edges.size // 2))})."
+        f"{name} with {edges.size} variables of up to {degree} couplings has no embedding on {target!r}: a clique may have "
+        f"at most {most} variables there, and minorminer found none in {time_limit:g} s (predicted: chains of "
+        f"{predicted.length}, {predicted.qubits} qubits). Decompose with Limits(variables={fitting})."
     )

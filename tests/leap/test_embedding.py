@@ -1,0 +1,173 @@
+"""Laws of embeddings: valid on the working graph, found again on disk, disjoint in a packing, nothing dropped."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+dwave_graphs = pytest.importorskip("dwave.graphs")
+
+from dwave.embedding import verify_embedding  # noqa: E402
+
+from annealsubnet.decompose import Limits, decompose  # noqa: E402
+from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, couplings_of, embed, verified, working_graph  # noqa: E402
+from annealsubnet.leap.lattice import lattice_of, place_cliques, shapes_of  # noqa: E402
+from annealsubnet.leap.packing import pack, pack_jobs  # noqa: E402
+from annealsubnet.problems import Problem  # noqa: E402
+
+
+def clique(size):
+    return Problem(np.zeros(size), np.ones((size, size)) - np.eye(size))
+
+
+def ring(size, reach=1):
+    pairs = [(i, (i + step) % size) for i in range(size) for step in range(1, reach + 1)]
+    rows, columns = np.array(pairs).T
+    upper = scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
+    return Problem(np.zeros(size), scipy.sparse.csr_array(upper + upper.T))
+
+
+def damaged(topology, rows, share, seed=0):
+    """A working graph with missing qubits, and a few missing couplers."""
+    graph = {"zephyr": dwave_graphs.zephyr_graph, "pegasus": dwave_graphs.pegasus_graph}[topology](rows)
+    rng = np.random.default_rng(seed)
+    nodes = sorted(graph)
+    graph.remove_nodes_from([nodes[index] for index in rng.choice(len(nodes), int(share * len(nodes)), replace=False)])
+    edges = sorted(graph.edges)
+    graph.remove_edges_from([edges[index] for index in rng.choice(len(edges), 5, replace=False)])
+    return working_graph(graph)
+
+
+def checked(problem, embedding, target):
+    source = {tuple(pair) for pair in couplings_of(problem).pairs.tolist()}
+    verify_embedding(embedding.mapping(), source, target.graph)
+    qubits = [qubit for chain in embedding.chains for qubit in chain]
+    assert len(embedding.chains) == problem.size and all(embedding.chains)
+    assert len(qubits) == len(set(qubits)) == embedding.num_qubits
+    return set(qubits)
+
+
+TARGETS = [damaged("zephyr", 3, 0.02), damaged("pegasus", 4, 0.02)]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+@pytest.mark.parametrize(
+    "problem", [clique(1), clique(2), clique(12), ring(30), ring(20, 2), Problem(np.zeros(3), np.zeros((3, 3)))]
+)
+def test_embeddings_are_valid(problem, target):
+    checked(problem, embed(problem, target, seed=0, time_limit=5.0), target)
+
+
+def test_parts_of_a_problem_embed():
+    found = decompose(ring(60, 2), Limits(variables=20, chain_length=3), seed=0)
+    for part in found.parts(np.zeros(60)):
+        embedding = embed(part, TARGETS[0], seed=1, time_limit=5.0)
+        checked(part.problem, embedding, TARGETS[0])
+
+
+def test_what_cannot_embed_is_named_with_limits_that_fit():
+    with pytest.raises(CannotEmbed, match=r"layer:3 with 120 variables.*Limits\(variables=40\)"):
+        embed(clique(120), TARGETS[0], seed=0, time_limit=0.5, name="layer:3")
+
+
+def test_a_cached_embedding_is_used_and_validated_when_the_graph_changes(tmp_path):
+    cache, problem, target = EmbeddingCache(tmp_path), clique(10), TARGETS[0]
+    first = embed(problem, target, seed=0, cache=cache)
+    assert embed(problem, target, seed=0, cache=cache) == first
+    file = next(tmp_path.glob("*.json"))
+    assert json.loads(file.read_text())["graph_id"] == target.graph_id
+    graph = target.graph.copy()
+    graph.remove_node(first.chains[0][0])
+    smaller = working_graph(graph)
+    assert smaller.graph_id != target.graph_id
+    again = embed(problem, smaller, seed=0, cache=cache)
+    checked(problem, again, smaller)
+    file.write_text("half of a fi")
+    checked(problem, embed(problem, target, seed=0, cache=cache), target)
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    embed(clique(4), TARGETS[0], seed=0, cache=EmbeddingCache(blocked / "folder"))
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7])
+def test_runs_of_every_shape_cross(blocks):
+    for shape in shapes_of(blocks):
+        for i, (column, row, left, right, low, high) in enumerate(shape.tolist()):
+            assert left <= column <= right and low <= row <= high
+            for other in shape[i:].tolist():
+                assert low <= other[1] <= high and other[2] <= column <= other[3]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+def test_the_lattice_holds_the_graph(target):
+    lattice = lattice_of(target)
+    held = set(np.unique(lattice.qubits).tolist()) - {-1}
+    assert held <= set(target.graph) and len(held) >= len(target.graph) - 5
+    lines = lattice.qubits.shape[1]
+    for x in range(lines):
+        for y in range(lines):
+            vertical, horizontal = lattice.qubits[0, x, :, y], lattice.qubits[1, y, :, x]
+            for one in vertical[vertical >= 0].tolist():
+                assert all(target.graph.has_edge(one, other) for other in horizontal[horizontal >= 0].tolist())
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+def test_cliques_of_mixed_sizes_are_disjoint_and_valid(target):
+    sizes = [12, 7, 3, 1, 12, 9, 30, 2, 5]
+    found = place_cliques(target, set(target.graph), sizes, seed=0, rounds=25, time_limit=10.0)
+    used = set()
+    for index, chains in found.items():
+        assert len(chains) == sizes[index]
+        assert verified(chains, couplings_of(clique(sizes[index])), target)
+        qubits = {qubit for chain in chains for qubit in chain}
+        assert not qubits & used
+        used |= qubits
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+def test_a_packing_accounts_for_every_part(target):
+    parts = [clique(12), ring(30), clique(3), ring(16, 2), clique(1), clique(200), Problem(np.zeros(0), np.zeros((0, 0)))] * 2
+    packing = pack(parts, target, seed=0, time_limit=60.0)
+    indices = [index for index, _ in packing.placed]
+    assert sorted([*indices, *packing.left_out]) == list(range(len(parts))) and 5 in packing.left_out
+    used = set()
+    for index, embedding in packing.placed:
+        qubits = checked(parts[index], embedding, target)
+        assert not qubits & used
+        used |= qubits
+        assert packing.embedding_of(index) is embedding
+    again = pack(parts, target, seed=0, time_limit=60.0)
+    assert again == packing
+
+
+def test_jobs_hold_all_parts():
+    parts = [clique(12), ring(20), clique(16), clique(8)] * 5
+    jobs = pack_jobs(parts, TARGETS[0], seed=0, time_limit=10.0)
+    assert sorted(index for job in jobs for index, _ in job.placed) == list(range(len(parts)))
+    assert len(jobs) < 5 and jobs[-1].left_out == ()
+    with pytest.raises(CannotEmbed, match="part 1 "):
+        pack_jobs([clique(3), clique(150)], TARGETS[0], seed=0, time_limit=0.5)
+    assert pack_jobs([], TARGETS[0], seed=0) == ()
+
+
+def test_working_graphs_from_properties():
+    target = TARGETS[1]
+    properties = {
+        "topology": {"type": "pegasus", "shape": [4]},
+        "qubits": sorted(target.graph),
+        "couplers": [list(edge) for edge in target.graph.edges],
+    }
+    found = working_graph(properties)
+    same = {frozenset(edge) for edge in found.graph.edges} == {frozenset(edge) for edge in target.graph.edges}
+    assert same and found.graph_id == target.graph_id
+    assert working_graph(properties | {"graph_id": "01dd"}).graph_id == "01dd"
+    with pytest.raises(ValueError, match="chimera"):
+        working_graph(dwave_graphs.chimera_graph(2))
+    with pytest.raises(TypeError, match="int"):
+        working_graph(3)
+    with pytest.raises(TypeError, match="Part or a Problem"):
+        couplings_of(3)
