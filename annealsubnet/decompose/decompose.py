@@ -13,11 +13,11 @@ from annealsubnet.decompose import part_kernels as kernels
 from annealsubnet.decompose.chains import largest_clique, predict_chains
 from annealsubnet.decompose.decomposition import Decomposition
 from annealsubnet.decompose.limits import Limits
-from annealsubnet.decompose.partition import Graph, compressed, graph_of, partition
+from annealsubnet.decompose.partition import Graph, Rows, compressed, graph_of, partition
 from annealsubnet.problems import Problem
 
 
-def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0) -> Decomposition:
+def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0, variety: float = 0.0) -> Decomposition:
     """Parts of a problem that respect limits and hold strongly coupled variables together.
 
     Args:
@@ -26,13 +26,15 @@ def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0) 
         seed: of the order in which variables are grouped; another seed gives other parts.
         overlap: how many variables of its surroundings each part takes in besides its own (those it is coupled to most),
             within the limits.
+        variety: strengths are multiplied by random factors of this spread (of their logarithm) when variables are grouped,
+            so that other seeds make truly other parts.
 
     Returns:
         Parts that cover all variables; without overlap each variable is in exactly one.
 
     Raises:
         TypeError: for limits that are none.
-        ValueError: for an overlap that leaves a part no variable of its own.
+        ValueError: for an overlap that leaves a part no variable of its own, or a negative variety.
 
     Example:
         >>> ring = np.roll(np.eye(100), 1, axis=0)
@@ -44,18 +46,58 @@ def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0) 
     most = problem.size if limits.variables is None else min(limits.variables, problem.size)
     if overlap < 0 or (overlap and overlap >= most):
         raise ValueError(f"overlap must be from 0 to below the {most} variables of a part; it is {overlap}.")
+    if not variety >= 0:
+        raise ValueError(f"variety must be at least 0; it is {variety}.")
     rows = compressed(problem)
     graph = graph_of(rows)
-    parts = _within_limits(graph, replace(limits, variables=max(1, most - overlap)), seed)
+    grouped = graph if variety == 0 else _varied(graph, variety, seed)
+    parts = _within_limits(grouped, replace(limits, variables=max(1, most - overlap)), seed)
     count = int(parts.max(initial=-1)) + 1
     starts, members = kernels.gather(parts, count)
     if overlap:
-        longer = kernels.extend(rows.indptr, rows.indices, np.abs(rows.data), starts, members, overlap, problem.size)
+        longer = kernels.extend(rows.starts, rows.neighbors, np.abs(rows.values), starts, members, overlap, problem.size)
         starts, members = _accepted(graph, (starts, members), longer, limits)
-    inner = kernels.induce(rows.indptr, rows.indices, rows.data, starts, members)
+    return _finished(problem, limits, rows, starts, members)
+
+
+def decompose_chosen(problem: Problem, limits: Limits, chosen: np.ndarray, interest: np.ndarray, *, seed: int) -> Decomposition:
+    """Parts of some variables only, grouped by strengths |couplings_ij| (interest_i + interest_j), most interesting part first.
+
+    Args:
+        problem: the whole.
+        limits: of each part.
+        chosen: positions of the variables to group, rising; all others stay outside of all parts.
+        interest: of every variable of the problem; not negative.
+        seed: of the order in which variables are grouped.
+    """
+    rows = compressed(problem)
+    own = _induced(graph_of(rows), chosen)
+    ends = np.repeat(np.arange(own.count), np.diff(own.starts))
+    factors = interest[chosen][ends] + interest[chosen][own.neighbors]
+    weights = np.maximum(own.weights * factors, 1e-12).astype(np.float32)
+    most = max(1, min(limits.variables or chosen.size, chosen.size))
+    grouped = Graph(own.starts, own.neighbors, weights, own.sizes)
+    parts = _within_limits(grouped, replace(limits, variables=most), seed)
+    worth = np.bincount(parts, weights=np.bincount(ends, weights, own.count) + interest[chosen]) if chosen.size else np.zeros(0)
+    rank = np.empty(worth.size, np.int32)
+    rank[np.argsort(-worth, kind="stable")] = np.arange(worth.size)
+    starts, members = kernels.gather(rank[parts] if chosen.size else parts, worth.size)
+    return _finished(problem, limits, rows, starts, chosen[members])
+
+
+def _finished(problem: Problem, limits: Limits, rows: Rows, starts: np.ndarray, members: np.ndarray) -> Decomposition:
+    """A decomposition with the couplings and colors of its parts."""
+    inner = kernels.induce(*rows.arrays, starts, members)
     homes = kernels.membership(starts, members, problem.size)
-    colors = kernels.color(rows.indptr, rows.indices, starts, members, *homes)
+    colors = kernels.color(rows.starts, rows.neighbors, starts, members, *homes)
     return Decomposition(problem, limits, starts, members, colors, *inner)
+
+
+def _varied(graph: Graph, variety: float, seed: int) -> Graph:
+    """The graph with a random factor for each variable on its strengths, so that they stay symmetric."""
+    factors = np.exp(variety * np.random.default_rng(seed).normal(size=graph.count)).astype(np.float32)
+    weights = graph.weights * np.repeat(factors, np.diff(graph.starts)) * factors[graph.neighbors]
+    return Graph(graph.starts, graph.neighbors, np.maximum(weights, np.float32(1e-20)), graph.sizes)
 
 
 def _within_limits(graph: Graph, limits: Limits, seed: int) -> np.ndarray:

@@ -66,6 +66,12 @@ class Part:
         couplings = scipy.sparse.csr_array((self.values, self.columns, self.rows), shape=(self.size, self.size))
         return Problem(self.linear, couplings, self.offset, self.num_kept, self.labels)
 
+    def energies(self, states: np.ndarray) -> np.ndarray:
+        """Energies of many states, `[states, variables]`, as `problem.energy` returns them but without building a problem."""
+        kept = np.asarray(states, np.float64)
+        ends = np.repeat(np.arange(self.size), np.diff(self.rows))
+        return self.offset + kept @ self.linear + 0.5 * (kept[:, ends] * kept[:, self.columns]) @ self.values
+
     @property
     def dense_couplings(self) -> Float[np.ndarray, "variables variables"]:
         """The couplings as a square array."""
@@ -141,18 +147,17 @@ class Decomposition:
         return self._folded(indices, state)
 
     @cached_property
-    def _rows(self) -> scipy.sparse.csr_array:
-        return compressed(self.problem)
+    def _model(self) -> tuple[np.ndarray, ...]:
+        return (*compressed(self.problem).arrays, np.array(self.problem.linear))
 
     def _folded(self, indices: Any, state: Any) -> tuple[Part, ...]:
         state = checked_state(state, self.problem.size)
-        whole, rows = float(self.problem.energy(state)), self._rows
+        whole = float(self.problem.energy(state))
         indices = np.asarray(indices, np.int64)
         places = np.concatenate([[0], np.cumsum(self.sizes[indices])])
         folded, energies = np.empty(int(places[-1])), np.empty(indices.size)
-        model = (rows.indptr, rows.indices, rows.data, self.problem.linear)
         parts = (self.starts, self.members, self.inner_rows, self.inner_columns, self.inner_values)
-        kernels.fold(model, parts, indices, state, places, folded, energies)
+        kernels.fold(self._model, parts, indices, state, places, folded, energies)
         kept = state if self.problem.num_kept is not None else None
         names = range(self.problem.size) if self.problem.labels is None else self.problem.labels
         starts = self.starts.tolist()

@@ -53,23 +53,47 @@ class Graph:
         return self.starts, self.neighbors, self.weights, self.sizes
 
 
-def compressed(problem: Problem) -> scipy.sparse.csr_array:
-    """The couplings of a problem as compressed rows without stored zeros."""
+@dataclass(frozen=True)
+class Rows:
+    """Couplings as compressed rows, in arrays of one kind, so that every kernel is compiled once.
+
+    Attributes:
+        starts: where the row of each variable begins; int64.
+        neighbors: the other end of each coupling; int32.
+        values: of each coupling; float64; none is zero.
+    """
+
+    starts: np.ndarray
+    neighbors: np.ndarray
+    values: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The three arrays, as the kernels take them."""
+        return self.starts, self.neighbors, self.values
+
+    @property
+    def firsts(self) -> np.ndarray:
+        """The variable in whose row each coupling is."""
+        return np.repeat(np.arange(self.starts.size - 1), np.diff(self.starts))
+
+
+def compressed(problem: Problem) -> Rows:
+    """The couplings of a problem as compressed rows without zeros."""
     rows = scipy.sparse.csr_array(problem.couplings)
     if rows.data.size and not rows.data.all():
         rows = rows.copy()
         rows.eliminate_zeros()
-    return rows
+    return Rows(np.array(rows.indptr, np.int64), np.array(rows.indices, np.int32), np.array(rows.data, np.float64))
 
 
-def graph_of(rows: scipy.sparse.csr_array) -> Graph:
+def graph_of(rows: Rows) -> Graph:
     """The graph of a problem's couplings."""
-    strengths = np.abs(rows.data)
+    strengths = np.abs(rows.values)
     largest = strengths.max(initial=0.0)
     scaled = strengths / largest if largest > 0 else strengths
     weights = np.maximum(scaled.astype(np.float32), np.float32(1e-12))  # so small that float32 would lose it, but coupled
-    ones = np.ones(rows.shape[0], np.int32)
-    return Graph(rows.indptr.astype(np.int64), rows.indices.astype(np.int32, copy=False), weights, ones)
+    return Graph(rows.starts, rows.neighbors, weights, np.ones(rows.starts.size - 1, np.int32))
 
 
 def partition(graph: Graph, largest: int, *, seed: int, cycles: int = 1) -> np.ndarray:

@@ -179,8 +179,8 @@ def couplings_of(part: Part | Problem) -> Edges:
         used = part.values != 0
         size = part.size
     elif isinstance(part, Problem):
-        entries = compressed(part).tocoo()
-        ends, used, size = (entries.row.astype(np.int64), entries.col.astype(np.int64)), entries.data != 0, part.size
+        entries = compressed(part)
+        ends, used, size = (entries.firsts, entries.neighbors.astype(np.int64)), entries.values != 0, part.size
     else:
         raise TypeError(f"a Part or a Problem can be embedded; this is {type(part).__name__}.")
     upper = used & (ends[0] < ends[1])

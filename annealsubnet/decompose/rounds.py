@@ -1,0 +1,152 @@
+"""Rounds: a problem solved part by part until no part improves it.
+
+Block-coordinate descent: every part is minimized with the rest held at the present state, and its answer is taken only if
+it lowers the energy of the part, which is the energy of the whole. So the energy never rises. Parts of one color are not
+coupled to each other and are solved at the same time. Every round groups the variables anew, with strengths multiplied by
+random factors, so that couplings cut in one round lie inside a part in another. A count is kept by exchanges inside parts,
+and, between them, by exchanges over the whole problem that lower the energy.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import dimod
+import numpy as np
+from jaxtyping import Bool
+
+from annealsubnet.decompose.decompose import decompose
+from annealsubnet.decompose.decomposition import Part, checked_state
+from annealsubnet.decompose.limits import Limits
+from annealsubnet.problems import Problem
+from annealsubnet.solvers import Annealer, solve
+
+# Parts above this size have too many couplings for square arrays; each is annealed by itself.
+_LARGEST_SQUARE = 512
+_VARIETY = 0.5
+# Above this many units the first state of a given count is not eliminated to (quadratic), but filled up.
+_MOST_ELIMINATED = 4096
+
+
+@dataclass(frozen=True)
+class PartsSolution:
+    """What rounds over parts found.
+
+    Attributes:
+        state: the state of lowest energy.
+        energy: of it, in float64.
+        energies: at the start and after each round; never rising.
+        parts: how many parts were solved in all.
+    """
+
+    state: Bool[np.ndarray, "variables"]
+    energy: float
+    energies: tuple[float, ...]
+    parts: int
+
+    def __repr__(self) -> str:
+        return f"PartsSolution(energy {self.energy:.6g} after {len(self.energies) - 1} rounds, {self.parts} parts)"
+
+
+def solve_by_parts(
+    problem: Problem,
+    limits: Limits,
+    sampler: dimod.Sampler | None = None,
+    *,
+    seed: int,
+    rounds: int = 20,
+    patience: int = 3,
+    state: Any = None,
+    overlap: int = 0,
+    **options: Any,
+) -> PartsSolution:
+    """Solve a problem in parts that respect limits.
+
+    Args:
+        problem: of any size; a `num_kept` is met exactly.
+        limits: of each part.
+        sampler: any `dimod.Sampler` for the parts; by default the compiled annealer, all parts of a color in one call.
+        seed: of everything random.
+        rounds: most passes over all parts.
+        patience: rounds without improvement after which no more follow.
+        state: where to start; by default no unit, or, with a count, what greedy elimination keeps.
+        overlap: variables that a part shares with its surroundings.
+        **options: of the sampler; for the default one `num_reads` and `num_sweeps`.
+
+    Returns:
+        The state found, and the energy after each round.
+
+    Raises:
+        ValueError: for a state that does not keep the problem's count.
+
+    Example:
+        >>> ring = np.roll(np.eye(200), 1, axis=0)
+        >>> problem = Problem(np.full(200, -1.0), 1.5 * (ring + ring.T))
+        >>> found = solve_by_parts(problem, Limits(variables=50), seed=0)
+        >>> found.energy == found.energies[-1] <= -96.0
+        True
+    """
+    present = _start(problem, state)
+    energy = float(problem.energy(present))
+    energies, solved, waited = [energy], 0, 0
+    for number in range(rounds):
+        found = decompose(problem, limits, seed=seed + number, overlap=overlap, variety=_VARIETY if number else 0.0)
+        for batch in found.batches:
+            parts = found.chosen(batch, present)
+            for part, answer in zip(parts, _answers(parts, sampler, seed + 7919 * solved, options), strict=True):
+                present = _better(present, part, answer)
+            solved += len(parts)
+        if problem.num_kept is not None:
+            present = exchanged(problem, present, seed=seed + number)
+        energy = float(problem.energy(present))
+        waited = 0 if energy < energies[-1] - 1e-12 * abs(energies[-1]) else waited + 1
+        energies.append(energy)
+        if waited == patience or len(found) == 1:
+            break
+    return PartsSolution(present, energy, tuple(energies), solved)
+
+
+def exchanged(problem: Problem, state: np.ndarray, *, seed: int) -> np.ndarray:
+    """A state after exchanges of a one and a zero, for as long as one lowers the energy; the count stays."""
+    start = (state.astype(np.int8)[None], list(problem.names))
+    found = Annealer().sample(problem.to_bqm(), initial_states=start, num_sweeps=0, num_kept=int(state.sum()), seed=seed)
+    better = found.record.sample[0] > 0
+    return better if problem.energy(better) < problem.energy(state) else state
+
+
+def _start(problem: Problem, state: Any) -> np.ndarray:
+    if state is not None:
+        given = checked_state(state, problem.size)
+        if problem.num_kept is not None and int(given.sum()) != problem.num_kept:
+            raise ValueError(f"the state keeps {int(given.sum())} units; the problem keeps {problem.num_kept}.")
+        return given
+    if problem.num_kept is None:
+        return np.zeros(problem.size, np.bool_)
+    if problem.size <= _MOST_ELIMINATED:
+        from annealsubnet.solvers.greedy import eliminate
+
+        return eliminate(problem).kept(problem.num_kept)
+    first = np.zeros(problem.size, np.bool_)
+    first[np.argsort(problem.linear, kind="stable")[: problem.num_kept]] = True
+    return first
+
+
+def _answers(parts: tuple[Part, ...], sampler: Any, seed: int, options: dict[str, Any]) -> list[np.ndarray]:
+    """A state for each part."""
+    if sampler is None and max(part.size for part in parts) <= _LARGEST_SQUARE:
+        chosen = {"num_reads": 4, "num_sweeps": 200} | options
+        counts = None if parts[0].num_kept is None else [part.num_kept for part in parts]
+        samples = Annealer().sample_many(
+            [part.linear for part in parts], [part.dense_couplings for part in parts], num_kept=counts, seed=seed, **chosen
+        )
+        return [state[: part.size] for state, part in zip(samples.best()[0], parts, strict=True)]
+    return [solve(part.problem, sampler, seed=seed + number, **options).best for number, part in enumerate(parts)]
+
+
+def _better(state: np.ndarray, part: Part, answer: np.ndarray) -> np.ndarray:
+    """The state with the answer where that lowers the part's energy, else as it was."""
+    before, after = part.energies(np.stack([state[part.variables], answer]))
+    if not after < before:
+        return state
+    merged = state.copy()
+    merged[part.variables] = answer
+    return merged
