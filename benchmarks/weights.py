@@ -8,12 +8,12 @@ Sections: `mlpnet` and `resnet20` (one shot: calibration images without labels b
 `mlpnet-gradual` and `resnet20-gradual` (15 stages of 16,000 example-gradients), `patterns` (2:4, both networks), `local` (one
 layer at a time: see select_refit.py) and `cost` (large layers: see weight_cost.py).
 
-Protocol. Each seed draws its own calibration images from the first part of the training set; its last part (10,000 images of
-MNIST, 4,000 of the 20,000 of CIFAR-10 at hand) is for validation, on which everything is chosen (`--split validation`, the
-default); the test set is read with `--split test`. Sparsity is global over all kernels. A row has the accuracy with the method's own
-weights and, in one shot, with the refit that all masks get alike (least squares a layer, then Gauss-Newton on all layers
-together, to the dense network's outputs); and the number of examples that the method and the refit read, once for each pass.
-BatchNorm statistics are measured again for every network alike.
+Protocol. Each seed draws its own calibration images from the first part of the training set; its last part (10,000 images
+of MNIST, 4,000 of the 20,000 of CIFAR-10 at hand) is for validation, on which everything is chosen (`--split validation`,
+the default); the test set is read with `--split test`. Sparsity is global over all kernels. A row has the accuracy with the
+method's own weights and, in one shot, with the refit that all masks get alike (least squares for each layer, then Gauss-
+Newton on all layers together, to the dense network's outputs); and the number of examples that the method and the refit
+read, once for each pass. BatchNorm statistics are measured again for every network alike.
 """
 
 import argparse

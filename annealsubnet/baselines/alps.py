@@ -5,15 +5,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped
 from annealsubnet.baselines.selection import Result, keep_pattern
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
-
-_CHECK = 3  # iterations between two looks at how much the support has changed
-_GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))  # the penalty's growth by the share of the support that has changed
+from annealsubnet.solvers import splitting
 
 
 def alps(
@@ -67,24 +64,11 @@ def alternate(task: Task, *, ridge: float, penalty: float, max_iterations: int, 
     scale = np.sqrt(np.diag(gram))
     gram = gram / scale / scale[:, None]
     dense = task.weights * scale[:, None]
-    values, vectors = np.linalg.eigh(gram)
     target = gram @ dense
-    rho, sparse, dual = penalty, dense.copy(), np.zeros_like(dense)
-    kept = _project(sparse, task)
-    seen = kept
-    for step in range(1, max_iterations + 1):
-        right = vectors.T @ (target - dual + rho * sparse)
-        weights = vectors @ (right / (values + rho)[:, None])
-        kept = _project(weights + dual / rho, task)
-        sparse = np.where(kept, weights + dual / rho, 0.0)
-        dual += rho * (weights - sparse)
-        if step % _CHECK == 0:
-            changed = np.count_nonzero(kept != seen)
-            if changed == 0:
-                break
-            seen = kept
-            rho *= next(growth for share, growth in _GROWTH if changed >= share * np.count_nonzero(kept))
-    refined = conjugate_gradients(gram, target, sparse, kept, steps=refinement)
+    kept, sparse = splitting.alternate(
+        gram, target, partial(_project, task=task), penalty=penalty, max_iterations=max_iterations
+    )
+    refined = splitting.conjugate_gradients(gram, target, sparse, kept, steps=refinement)
     return kept, refined / scale[:, None]
 
 
@@ -93,29 +77,3 @@ def _project(weights: np.ndarray, task: Task) -> np.ndarray:
     if task.pattern is not None:
         return keep_pattern(np.abs(weights)[None], task.pattern, 0)[0]
     return largest(np.abs(weights).ravel(), int(task.num_kept.sum())).reshape(weights.shape)
-
-
-def conjugate_gradients(
-    gram: Float[np.ndarray, "fan_in fan_in"],
-    target: Float[np.ndarray, "fan_in outputs"],
-    start: Float[np.ndarray, "fan_in outputs"],
-    kept: Bool[np.ndarray, "fan_in outputs"],
-    *,
-    steps: int,
-) -> Float[np.ndarray, "fan_in outputs"]:
-    """Least squares on each neuron's own support, all neurons at once; H has a unit diagonal, which is the preconditioner."""
-    weights = np.where(kept, start, 0.0)
-    residual = np.where(kept, target - gram @ weights, 0.0)
-    direction, energy = residual.copy(), np.einsum("io,io->o", residual, residual)
-    floor = 1e-20 * np.maximum(np.einsum("io,io->o", target, target), 1e-300)
-    for _ in range(steps):
-        moved = np.where(kept, gram @ direction, 0.0)
-        curvature = np.einsum("io,io->o", direction, moved)
-        active = (energy > floor) & (curvature > 0)
-        step = np.divide(energy, curvature, out=np.zeros_like(energy), where=active)
-        weights += step * direction
-        residual -= step * moved
-        fresh = np.einsum("io,io->o", residual, residual)
-        direction = residual + np.divide(fresh, energy, out=np.zeros_like(energy), where=active) * direction
-        energy = fresh
-    return weights

@@ -37,6 +37,10 @@ from annealsubnet.solvers.select_refit_problem import (
     to_regression,
 )
 from annealsubnet.solvers.select_refit_units import select_units, unit_curve
+from annealsubnet.solvers.splitting import alternate, largest_in_groups
+
+_MANY = 48
+"""Inputs that stay, or go, from which on splitting finds better starts than growth, and sooner (benchmarks/select_refit.py)."""
 
 __all__ = ["Effort", "ErrorCurves", "Selection", "error_curves", "select_inputs", "select_units", "unit_curve"]
 
@@ -76,7 +80,7 @@ def select_inputs(
     temperature: Literal["annealed", "zero", "greedy"] = "annealed",
     pattern: str | None = None,
     ridge: float = 1e-6,
-    start: Literal["auto", "forward", "backward"] | BoolArray = "auto",
+    start: Literal["auto", "forward", "backward", "splitting"] | BoolArray = "auto",
     num_threads: int | None = None,
 ) -> Selection:
     """For every column of `targets` by itself, the inputs that predict it best, with their least-squares weights.
@@ -92,7 +96,8 @@ def select_inputs(
         temperature: "zero" makes only exchanges that help, until none does; "greedy" makes none: the start is the answer.
         pattern: "N:M" keeps N of every M consecutive inputs.
         ridge: added to H's diagonal, in units of its mean diagonal; the error includes it.
-        start: "forward" selection, "backward" elimination, "auto" (whichever takes fewer steps) or a support `[input, column]`.
+        start: "forward" selection, "backward" elimination, "splitting" (ADMM; see `annealsubnet.solvers.splitting`), a support
+            `[input, column]`, or "auto": splitting where many inputs stay and many go, else the way with fewer steps.
         num_threads: columns solved at once; by default one for each processor.
 
     Returns:
@@ -258,7 +263,7 @@ def _smaller_side(sizes: IntArray, inputs: int, schedule: _Schedule) -> BoolArra
 
 def _starts(
     regression: Regression,
-    start: Literal["auto", "forward", "backward"] | BoolArray,
+    start: Literal["auto", "forward", "backward", "splitting"] | BoolArray,
     sizes: IntArray,
     schedule: _Schedule,
     num_threads: int | None,
@@ -269,20 +274,27 @@ def _starts(
     count, inputs = regression.columns.shape
     if not isinstance(start, str):
         return _checked_start(np.asarray(start), sizes, schedule, inputs)
-    if start not in ("auto", "forward", "backward"):
-        raise ValueError(f'start is {start!r}; choose "auto", "forward", "backward" or a boolean array [input, column].')
+    if start not in ("auto", "forward", "backward", "splitting"):
+        known = '"auto", "forward", "backward", "splitting" or a boolean array [input, column]'
+        raise ValueError(f"start is {start!r}; choose {known}.")
+    if start == "auto" and not own and np.minimum(sizes, inputs - sizes).mean() >= _MANY:
+        start = "splitting"
+    if start == "splitting":
+        per_group = sizes if schedule.group_size == inputs else np.full(count, schedule.per_group)
+        project = largest_in_groups(per_group, schedule.group_size)
+        return np.ascontiguousarray(alternate(regression.gram, regression.columns.T, project)[0].T)
     native = _smaller_side(sizes, inputs, schedule)
     if own and start == "auto":
         start = "forward" if native.all() else "backward"
     if not own and (start == "auto" or (native.all() if start == "forward" else not native.any())):
         return None
-    group_size, per_group = schedule.group_size, schedule.per_group
+    group_size, cap = schedule.group_size, schedule.per_group
     if start == "forward":
-        cap = per_group if group_size < inputs else inputs
+        cap = cap if group_size < inputs else inputs
         order, _ = _forward_order(regression, int(sizes.max()), group_size, cap, num_threads)
     elif group_size < inputs:
         goes, size = complement(regression), inputs - int(sizes[0])
-        order, _ = _forward_order(goes, size, group_size, group_size - per_group, num_threads, sign=-1.0)
+        order, _ = _forward_order(goes, size, group_size, group_size - cap, num_threads, sign=-1.0)
         starts = np.ones((count, inputs), np.bool_)
         np.put_along_axis(starts, order[:, :size], False, axis=1)
         return starts

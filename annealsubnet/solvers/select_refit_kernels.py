@@ -30,6 +30,7 @@ UintArray = NDArray[np.uint64]
 
 MATH = {"contract", "reassoc", "nsz", "arcp", "nnan"}  # not ninf: a drawn score may overflow before it is discarded
 BARRED = -1e300
+_BLAS = 96  # members from which on a state is recomputed by matrix products
 FLOOR = 1e-11  # a Schur diagonal below this (of 1) is a linear combination of the others up to rounding
 
 
@@ -241,9 +242,44 @@ def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
     _enter(j, a, weight, state)
 
 
+@njit(**INNER, fastmath=MATH)
+def _rebuild_by_blas(gram: FloatArray, c: FloatArray, q: int, state: State) -> bool:
+    """`rebuild` by one inverse and one product; False where the members are nearly dependent."""
+    block, rows = np.empty((q, q)), np.empty((q, c.size))
+    for b in range(q):
+        copy_floats(rows[b], gram[state.active[b]])
+        for e in range(q):
+            block[b, e] = rows[b, state.active[e]]
+    inverse = np.linalg.inv(block)
+    for b in range(q):
+        if not 0.0 < inverse[b, b] < 1e-2 / FLOOR:
+            return False
+    product = np.dot(inverse, rows)
+    clear(c, state)
+    for b in range(q):
+        weight = 0.0
+        for e in range(q):
+            state.inverse[b, e] = 0.5 * (inverse[b, e] + inverse[e, b])
+            weight += state.inverse[b, e] * c[state.active[e]]
+        state.weights[b] = weight
+        target, row, source = state.rows[b], product[b], rows[b]
+        for i in range(c.size):
+            target[i] = row[i]
+            state.schur[i] -= source[i] * row[i]
+            state.residual[i] -= weight * source[i]
+    for b in range(q):
+        for e in range(q):
+            state.rows[e, state.active[b]] = 0.0
+    for b in range(q):
+        _enter(state.active[b], b, state.weights[b], state)
+    return True
+
+
 @njit(**INNER)
 def rebuild(gram: FloatArray, c: FloatArray, q: int, state: State) -> None:
     """Recompute the state of the members in `state.active[:q]` from nothing."""
+    if q >= _BLAS and _rebuild_by_blas(gram, c, q, state):
+        return
     active = np.empty(q, np.int64)
     copy_integers(active, state.active, q)
     clear(c, state)

@@ -5,13 +5,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from annealsubnet.baselines.alps import alternate, conjugate_gradients
+from annealsubnet.baselines.alps import alternate
 from annealsubnet.baselines.layerwise import Task, damped
 from annealsubnet.baselines.obc import follow_path
 from annealsubnet.baselines.sparse_swaps import refine
 from annealsubnet.baselines.sparsegpt import prune_in_order
 from annealsubnet.baselines.wanda import keep_by_input_norm
 from annealsubnet.patterns import parse_pattern
+from annealsubnet.solvers.splitting import conjugate_gradients
 
 PATTERNS = [None, "2:4"]
 

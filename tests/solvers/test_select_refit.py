@@ -107,7 +107,7 @@ def test_both_sides_agree():
         assert found.error[0] == pytest.approx(best_of_all(gram, b, t, subsets), rel=1e-6)
 
 
-@pytest.mark.parametrize("start", ["forward", "backward", "given"])
+@pytest.mark.parametrize("start", ["forward", "backward", "splitting", "given"])
 @pytest.mark.parametrize("num_kept", [8, 30])
 def test_never_worse_than_its_start(start, num_kept):
     gram, b, t = regression(1, inputs=40, columns=6, examples=80)
@@ -118,7 +118,7 @@ def test_never_worse_than_its_start(start, num_kept):
         before = np.array([error_of(gram, b[:, [n]], t[n], support[:, n]) for n in range(6)])
     else:
         options = {"start": start}
-        before = error_curves(gram, b, t, method=start, ridge=1e-9).error[num_kept]
+        before = select_inputs(gram, b, t, num_kept, seed=0, temperature="greedy", ridge=1e-9, start=start).error
     zero = select_inputs(gram, b, t, num_kept, seed=0, temperature="zero", ridge=1e-9, **options)
     annealed = select_inputs(gram, b, t, num_kept, seed=0, ridge=1e-9, **options)
     assert (zero.error <= before * (1 + 1e-6)).all()
@@ -317,3 +317,30 @@ def test_the_curve_of_units_lies_between_the_optimum_and_single_greedy_choices()
         assert curve[kept] >= best - 1e-9 * energy.sum()
         if kept in (0, 1, 3, 4):  # the first and the last greedy step are the best there are
             assert curve[kept] == pytest.approx(best, rel=1e-6, abs=1e-9 * energy.sum())
+
+
+@pytest.mark.parametrize("pattern", [None, "2:4"])
+def test_splitting_starts_with_the_right_counts(pattern):
+    gram, b, t = regression(0, inputs=40, columns=5, examples=100)
+    sizes = None if pattern else np.array([3, 12, 20, 28, 40])
+    found = select_inputs(gram, b, t, sizes, pattern=pattern, seed=0, start="splitting", temperature="greedy")
+    assert found.kept.sum(axis=0).tolist() == ([20] * 5 if pattern else [3, 12, 20, 28, 40])
+    if pattern:
+        assert (found.kept.reshape(10, 4, 5).sum(axis=1) == 2).all()
+
+
+def test_a_state_made_by_matrix_products_is_that_of_one_input_at_a_time():
+    """From 96 members on a given support is set up by BLAS; both ways must lead to the same descent."""
+    gram, b, t = regression(0, inputs=240, columns=2, examples=500)
+    start = np.zeros((240, 2), dtype=bool)
+    start[:110] = True
+    found = select_inputs(gram, b, t, 110, seed=0, start=start, temperature="zero", ridge=1e-6)
+    for n in range(2):
+        direct = error_of(gram + 1e-6 * np.diag(gram).mean() * np.eye(240), b[:, [n]], t[n], found.kept[:, n])
+        assert found.error[n] == pytest.approx(direct, rel=1e-6)
+        for a in np.flatnonzero(found.kept[:, n])[:10]:
+            for j in np.flatnonzero(~found.kept[:, n])[:10]:
+                other = found.kept[:, n].copy()
+                other[[a, j]] = other[[j, a]]
+                ridged = gram + 1e-6 * np.diag(gram).mean() * np.eye(240)
+                assert error_of(ridged, b[:, [n]], t[n], other) >= found.error[n] * (1 - 1e-7)
