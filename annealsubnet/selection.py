@@ -19,7 +19,7 @@ from annealsubnet.networks import Layer, Network, Params, Site
 from annealsubnet.patterns import Pattern
 from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, site_problem, sparsify
 from annealsubnet.refitting import least_squares
-from annealsubnet.solvers.door import solve
+from annealsubnet.solvers.door import solve, solve_all
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import select_inputs, select_units
 from annealsubnet.statistics.moments import Regression
@@ -120,6 +120,13 @@ def best_state(problem: Problem, choice: Choice, *, seed: int) -> Bool[np.ndarra
             break
         least, best = energy, found
     return best
+
+
+def best_states(problems: list[Problem], choice: Choice, *, seeds: list[int]) -> list[np.ndarray]:
+    """`best_state` of each of many problems; a sampler that takes many in one call is given all of them."""
+    if choice.degree is None:
+        return solve_all(problems, choice.sampler, seeds=seeds, **choice.options)
+    return [best_state(problem, choice, seed=seed) for problem, seed in zip(problems, seeds, strict=True)]
 
 
 def _refined_site(
@@ -292,25 +299,34 @@ def _fan_ins_by_sampler(
     seed: int,
 ) -> np.ndarray:
     """Every neuron's binary quadratic model: solve, refit, repeat."""
-    best = np.ones(weights.shape, bool)
-    for neuron, count in enumerate(num_kept):
-        if count == len(gram):
-            continue
-        target, least, candidates = cross[:, neuron], np.inf, weights[:, neuron]
-        for number in range(choice.rounds if choice.refit else 1):
-            problem = fan_in_problem(gram, target, candidates, target_energy=energy[neuron], num_kept=int(count))
-            kept = best_state(problem, choice, seed=seed + 1000 * neuron + number)
+    best, least, candidates = np.ones(weights.shape, bool), np.full(weights.shape[1], np.inf), weights.copy()
+    active = [neuron for neuron, count in enumerate(num_kept) if count < len(gram)]
+    # All neurons' problems of a round are solved together: a QPU takes many in one call.
+    for number in range(choice.rounds if choice.refit else 1):
+        problems = [
+            fan_in_problem(
+                gram, cross[:, neuron], candidates[:, neuron], target_energy=energy[neuron], num_kept=int(num_kept[neuron])
+            )
+            for neuron in active
+        ]
+        states = best_states(problems, choice, seeds=[seed + 1000 * neuron + number for neuron in active])
+        going_on = []
+        for neuron, kept in zip(active, states, strict=True):
             if not choice.refit:
                 best[:, neuron] = kept
-                break
+                continue
+            target = cross[:, neuron]
             regression = _one(gram, target, energy[neuron])
             refitted, _ = least_squares(regression, kept[None, :, None], np.zeros((1, len(gram), 1)), ridge=choice.ridge)
             solution = refitted[0, :, 0]
             error = energy[neuron] - 2 * solution @ target + solution @ gram @ solution
-            if error >= least * (1 - 1e-9):
-                break
-            least, best[:, neuron] = error, kept
-            candidates = candidate_weights(gram, target[:, None], solution[:, None], kept[:, None])[:, 0]
+            if error < least[neuron] * (1 - 1e-9):
+                least[neuron], best[:, neuron] = error, kept
+                candidates[:, neuron] = candidate_weights(gram, target[:, None], solution[:, None], kept[:, None])[:, 0]
+                going_on.append(neuron)
+        active = going_on
+        if not active:
+            break
     return best
 
 

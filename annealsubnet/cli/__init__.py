@@ -45,13 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str], check_interrupt: Callable[[], None]) -> None:
     """Parse the words and do what they ask for; modules are loaded when they are needed, for they take a second."""
-    from annealsubnet.cli.commands import Prune, parse
+    from annealsubnet.cli.commands import Leap, Prune, parse
 
     command = parse(arguments)
     if isinstance(command, Prune):
         from annealsubnet.cli.prune import prune
 
         prune(command, check_interrupt=check_interrupt)
+    elif isinstance(command, Leap):
+        from annealsubnet.cli.leap import leap
+
+        leap(command.command)
     else:
         from annealsubnet.cli.evaluate import evaluate
 

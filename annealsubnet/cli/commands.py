@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from annealsubnet.cli.leap_commands import Estimate, Results, Resume, Status, Submit
+
 Unit = Literal["weight", "neuron", "head"]
 Scope = Literal["network", "layer", "neuron"]
 
@@ -69,10 +71,17 @@ class Prune(Source):
 
     sampler: Annotated[str | None, _word("NAME")] = None
     """Sampler for the method annealed, which then selects by binary quadratic models: annealer (ours), or
-    simulated-annealing, tabu, steepest-descent, exact (of D-Wave's Ocean). By default the select-and-refit annealer."""
+    simulated-annealing, tabu, steepest-descent, exact (of D-Wave's Ocean), leap (their QPUs). By default the
+    select-and-refit annealer."""
 
     sampler_option: Annotated[tuple[str, ...], _word("NAME=VALUE ...")] = ()
     """Options of --sampler, such as num_reads=20."""
+
+    budget_seconds: Annotated[float | None, _word("SECONDS")] = None
+    """QPU access time that --sampler leap may spend, over all sizes and seeds."""
+
+    yes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Don't ask before --sampler leap spends for the first time."""
 
     seed: Annotated[
         tuple[int, ...], tyro.conf.arg(aliases=["--seeds"], metavar="INT ...", help_behavior_hint="(default: 0 1 2)")
@@ -103,9 +112,23 @@ class Evaluate(Source):
     """Seed of the network and the calibration examples."""
 
 
-Command = Prune | Evaluate
+@dataclass(frozen=True)
+class Leap:
+    """Predict, send, look at and resume jobs on D-Wave's quantum annealers: estimate, submit, status, resume, results."""
 
-COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune, "evaluate": Evaluate}
+    command: Annotated[
+        Annotated[Estimate, tyro.conf.subcommand("estimate")]
+        | Annotated[Submit, tyro.conf.subcommand("submit")]
+        | Annotated[Status, tyro.conf.subcommand("status")]
+        | Annotated[Resume, tyro.conf.subcommand("resume")]
+        | Annotated[Results, tyro.conf.subcommand("results")],
+        tyro.conf.arg(name=""),
+    ]
+
+
+Command = Prune | Evaluate | Leap
+
+COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune, "evaluate": Evaluate, "leap": Leap}
 
 
 def parse(arguments: Sequence[str]) -> Command:

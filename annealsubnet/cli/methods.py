@@ -29,13 +29,12 @@ SAMPLERS: Mapping[str, str] = {
 """Name to module and class."""
 
 
-def known_methods(sampler: str | None = None, options: Sequence[str] = (), *, refit: bool = True) -> Mapping[str, Method]:
+def known_methods(sampler: Any = None, options: Sequence[str] = ()) -> Mapping[str, Method]:
     """Every method by name, ours first.
 
     Args:
-        sampler: name of the one that `annealed` solves with; the package's choice if `None`.
+        sampler: name of the one that `annealed` solves with, or the sampler itself; the package's choice if `None`.
         options: its options, as "name=value".
-        refit: whether what is kept will be refitted; `annealed` chooses for that.
 
     Returns:
         Name to function.
@@ -45,18 +44,20 @@ def known_methods(sampler: str | None = None, options: Sequence[str] = (), *, re
     """
     from annealsubnet import baselines, prune
 
-    annealed: Method = prune if refit else partial(prune, refit=False)
+    annealed: Method = prune
     if sampler is not None:
         annealed = partial(annealed, sampler=_sampler(sampler), sampler_options=dict(map(_option, options)))
     elif options:
         raise Refusal(f"--sampler-option {options[0]} needs --sampler; use one of {', '.join(SAMPLERS)}.")
-    return {ANNEALED: annealed, **baselines.METHODS}
+    return {ANNEALED: annealed, **baselines.METHODS, **baselines.ON_REQUEST}
 
 
-def _sampler(name: str) -> Any:
-    """The sampler of that name."""
+def _sampler(name: Any) -> Any:
+    """The sampler of that name, or one made already."""
+    if not isinstance(name, str):
+        return name
     if name not in SAMPLERS:
-        raise Refusal(f"There is no sampler {name!r}; use one of {', '.join(SAMPLERS)}.")
+        raise Refusal(f"There is no sampler {name!r}; use one of {', '.join(SAMPLERS)}, leap.")
     module, _, kind = SAMPLERS[name].partition(":")
     return getattr(import_module(module), kind)()
 
@@ -110,7 +111,7 @@ def chosen_methods(known: Mapping[str, Method], unit: str, asked: Sequence[str])
     Args:
         known: all there are.
         unit: what they must be able to choose.
-        asked: their names; all that can choose the unit if empty.
+        asked: their names; if empty all that can choose the unit, without those that are compared on request only.
 
     Returns:
         Name to function, in the order asked.
@@ -121,5 +122,12 @@ def chosen_methods(known: Mapping[str, Method], unit: str, asked: Sequence[str])
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise Refusal(f"There is no method {unknown[0]!r}; use one or more of {', '.join(known)}.")
-    names = dict.fromkeys(asked) if asked else [name for name in known if unit not in NOT_FOR.get(name, ())]
+    names = dict.fromkeys(asked) if asked else [name for name in known if _is_default(name, unit)]
     return {name: known[name] for name in names}
+
+
+def _is_default(name: str, unit: str) -> bool:
+    """Whether a method is compared where none is named."""
+    from annealsubnet.baselines import ON_REQUEST
+
+    return name not in ON_REQUEST and unit not in NOT_FOR.get(name, ())

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from annealsubnet import report
 from annealsubnet.cli.commands import Prune
+from annealsubnet.cli.leap import leap_sampler
 from annealsubnet.cli.methods import Method, chosen_methods, known_methods, patterned
 from annealsubnet.cli.refusals import Refusal
 from annealsubnet.cli.subjects import Subject, subject_of
@@ -83,8 +84,9 @@ def prune(
     stages = Stages()
     output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
     folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
+    quantum = leap_sampler(options) if methods is None else None
     if methods is None:
-        methods = known_methods(options.sampler, options.sampler_option)
+        methods = known_methods(quantum or options.sampler, options.sampler_option)
     plan = _plan(options, methods)
     with stages.timed("load"):
         subject = subject_of(options)
@@ -94,6 +96,8 @@ def prune(
     with stages.timed("draw and write"):
         _write(folder, options, plan, subject, story, masks, stages, check_interrupt)
     _print_files(output, folder, story, masks, stages)
+    if quantum is not None:
+        output.print(f"{quantum.story()}\n", width=_line(output))
 
 
 def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:

@@ -17,9 +17,10 @@ from typing import Any, Literal
 import dimod
 import numpy as np
 
-from annealsubnet.decompose import PROFILES, Limits, Part, decompose, limits_of
+from annealsubnet.decompose import PROFILES, Limits, decompose, limits_of
 from annealsubnet.leap.answers import prices_of
 from annealsubnet.leap.connection import Connection, LeapError
+from annealsubnet.leap.contested import contested_parts
 from annealsubnet.leap.ising import placed_job
 from annealsubnet.leap.jobs import Job, job_to_bytes
 from annealsubnet.leap.ledger import Ledger
@@ -32,6 +33,7 @@ from annealsubnet.solvers import Annealer, solve
 
 logger = logging.getLogger(__name__)
 
+FoundPart = tuple[int, np.ndarray, Problem]
 Report = Callable[[Spending, int], None]
 _START_READS, _START_SWEEPS = 8, 200
 _REVERSE_TURN, _REVERSE_SHARE = 0.45, 0.25
@@ -209,7 +211,7 @@ def plan(
         >>> from annealsubnet.problems import Problem
         >>> rng = np.random.default_rng(0)
         >>> upper = np.triu(rng.normal(size=(8, 8)), 1)
-        >>> plan([Problem(rng.normal(size=8), upper + upper.T)], "zephyr:2", seed=0, num_reads=100)  # doctest: +SKIP
+        >>> plan([Problem(rng.normal(size=8), upper + upper.T)], "zephyr:2", seed=0, num_reads=100)
         Plan(1 problems, 1 parts, 1 jobs, 0.0... QPU seconds predicted on a typical QPU)
     """
     given = _problems(problems)
@@ -217,11 +219,10 @@ def plan(
     if spin_reversals < 0:
         raise ValueError(f"spin_reversals must be 0 or more; it is {spin_reversals}.")
     bounds = _limits(limits, device)
-    begun = _starts(given, starts, seed=seed)
-    parts, begun = _parts(given, begun, bounds, cover=cover, given_starts=starts is not None, seed=seed)
+    parts, begun = _parts(given, starts, bounds, cover=cover, seed=seed)
     if not parts:
         return Plan(given, begun, (), (), device, seed)
-    prices = prices_of([part.problem for _, part in parts], seed=seed)
+    prices = prices_of([part for _, _, part in parts], seed=seed)
     planned, jobs = _jobs(
         parts, begun, prices, device, seed=seed, num_reads=num_reads, annealing_time=annealing_time,
         spin_reversals=spin_reversals, reverse=reverse, time_limit=time_limit, cache=cache,
@@ -262,48 +263,35 @@ def _limits(limits: Limits | str | None, device: Description) -> Limits:
     return replace(limits, topology=own.topology)
 
 
-def _starts(problems: Sequence[Problem], starts: Sequence[Any] | None, *, seed: int) -> tuple[np.ndarray, ...]:
-    """States as given, or those of a cheap local annealing."""
-    if starts is not None:
-        if len(starts) != len(problems):
-            raise ValueError(f"there are {len(starts)} starts for {len(problems)} problems; give one for each.")
-        return tuple(np.asarray(start).astype(bool) for start in starts)
-    return tuple(
-        solve(problem, Annealer(), seed=seed + number, num_reads=_START_READS, num_sweeps=_START_SWEEPS).best
-        for number, problem in enumerate(problems)
-    )
-
-
 def _parts(
-    problems: Sequence[Problem],
-    starts: tuple[np.ndarray, ...],
-    limits: Limits,
-    *,
-    cover: str,
-    given_starts: bool,
-    seed: int,
-) -> tuple[list[tuple[int, Part]], tuple[np.ndarray, ...]]:
-    """(number of the problem, part), and the states at which the parts are folded."""
-    found: list[tuple[int, Part]] = []
-    states = list(starts)
+    problems: Sequence[Problem], starts: Sequence[Any] | None, limits: Limits, *, cover: str, seed: int
+) -> tuple[list[FoundPart], tuple[np.ndarray, ...]]:
+    """(number of the problem, positions in it, part), and the states at which the parts are folded."""
+    if starts is not None and len(starts) != len(problems):
+        raise ValueError(f"there are {len(starts)} starts for {len(problems)} problems; give one for each.")
+    found: list[FoundPart] = []
+    states: list[np.ndarray] = []
     for number, problem in enumerate(problems):
-        if problem.size == 0:
-            continue
         small = problem.size <= (limits.variables or problem.size) and limits.degree is None
-        if small or cover == "all" or given_starts:
-            decomposition = decompose(problem, limits, seed=seed + number)
-            found += [(number, part) for part in decomposition.parts(states[number])]
+        if starts is None and not small and cover == "contested":
+            state, left = contested_parts(problem, limits, seed=seed + number)
+            states.append(state)
+            found += [(number, *part) for part in left]
             continue
-        from annealsubnet.decompose import contested
-
-        left = contested(problem, limits, seed=seed + number)
-        states[number] = np.asarray(left.state).astype(bool)
-        found += [(number, part) for part in left.parts]
+        states.append(local_state(problem, seed=seed + number) if starts is None else np.asarray(starts[number]).astype(bool))
+        if problem.size:
+            decomposition = decompose(problem, limits, seed=seed + number)
+            found += [(number, part.variables, part.problem) for part in decomposition.parts(states[number])]
     return found, tuple(states)
 
 
+def local_state(problem: Problem, *, seed: int) -> np.ndarray:
+    """The state of a cheap local annealing."""
+    return solve(problem, Annealer(), seed=seed, num_reads=_START_READS, num_sweeps=_START_SWEEPS).best
+
+
 def _jobs(
-    parts: Sequence[tuple[int, Part]],
+    parts: Sequence[FoundPart],
     starts: Sequence[np.ndarray],
     prices: Sequence[float],
     device: Description,
@@ -320,8 +308,8 @@ def _jobs(
     from annealsubnet.leap.packing import pack_jobs
 
     graph = working_graph({**device.properties, "graph_id": device.graph_id})
-    problems = [part.problem for _, part in parts]
-    packings = pack_jobs([part for _, part in parts], graph, seed=seed, time_limit=time_limit, cache=cache)
+    problems = [part for _, _, part in parts]
+    packings = pack_jobs(problems, graph, seed=seed, time_limit=time_limit, cache=cache)
     lengths: dict[int, tuple[int, int]] = {}
     jobs: list[Job] = []
     for packing in packings:
@@ -333,7 +321,7 @@ def _jobs(
         params["num_reads"] = max(params["num_reads"] // max(spin_reversals, 1), 1)
         states = None
         if reverse:
-            states = [starts[parts[number][0]][parts[number][1].variables] for number in numbers]
+            states = [starts[parts[number][0]][parts[number][1]] for number in numbers]
             params = _reversed(params)
         seconds = device.seconds(used, params)
         for turn in range(max(spin_reversals, 1)):
@@ -344,8 +332,8 @@ def _jobs(
             )  # fmt: skip
             jobs.append(replace(job, seconds=seconds))
     planned = tuple(
-        PlannedPart(problem, np.asarray(part.variables), problems[number], prices[number], *lengths[number])
-        for number, (problem, part) in enumerate(parts)
+        PlannedPart(problem, np.asarray(variables), part, prices[number], *lengths[number])
+        for number, (problem, variables, part) in enumerate(parts)
     )
     return planned, tuple(jobs)
 

@@ -9,6 +9,7 @@ single flips that cost least, and every answer is then polished by exchanges.
 
 import inspect
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,36 @@ def solve(
         sampleset = sampler.sample(bqm, **options)
         return _solution(bqm, _states(sampleset, bqm), 1, sampleset.info)
     return _solve_by_price(bqm, sampler, num_kept, seed, options)
+
+
+def solve_all(
+    problems: Sequence[Problem], sampler: dimod.Sampler | None = None, *, seeds: Sequence[int], **options: Any
+) -> list[np.ndarray]:
+    """The best state of each of many problems.
+
+    A sampler with a method `sample_problems` (one that can put many problems into one call, as `annealsubnet.leap.LeapSampler`
+    does on a QPU) is given all of them at once; others solve one after the other, as `solve` does.
+
+    Args:
+        problems: with or without a count.
+        sampler: as in `solve`.
+        seeds: one a problem; of a single call the first counts.
+        **options: the sampler's own.
+
+    Returns:
+        One boolean state a problem.
+
+    Example:
+        >>> import dimod
+        >>> problems = [Problem(np.array([-1.0, -2.0]), np.zeros((2, 2)), num_kept=1)] * 2
+        >>> [state.tolist() for state in solve_all(problems, dimod.ExactSolver(), seeds=(0, 1))]
+        [[False, True], [False, True]]
+    """
+    together = getattr(sampler, "sample_problems", None)
+    if together is not None and problems:
+        states, _ = together(problems, seed=int(seeds[0]) % 2**31, **options)
+        return [np.asarray(state, np.bool_) for state in states]
+    return [solve(problem, sampler, seed=seed, **options).best for problem, seed in zip(problems, seeds, strict=True)]
 
 
 def takes_seed(sampler: dimod.Sampler) -> bool:

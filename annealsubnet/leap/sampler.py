@@ -1,0 +1,201 @@
+"""`LeapSampler`: a QPU behind the same door as every other sampler, under one budget for all its calls.
+
+Every call plans: what a local annealing leaves contested goes to the QPU, many problems packed into each job, as long as the
+budget lasts; the answers are repaired, polished and merged. A problem that the budget does not reach keeps the local annealer's
+state, and the sampler says so.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dimod
+import numpy as np
+
+from annealsubnet.leap.connection import LeapError
+from annealsubnet.leap.patience import Patience
+from annealsubnet.leap.planning import Plan, local_state, plan, problem_of
+from annealsubnet.leap.results import Results
+from annealsubnet.leap.running import Pace
+from annealsubnet.leap.solvers import described
+from annealsubnet.problems import Problem
+from annealsubnet.solvers.options import refuse_unknown
+
+logger = logging.getLogger(__name__)
+
+Confirm = Callable[[Plan, float], bool]
+
+
+class LeapSampler(dimod.Sampler):
+    """A QPU as a dimod sampler, with a hard budget over all calls.
+
+    Args:
+        solver: a `DWaveSampler` or a solver of the cloud client; made from the user's configuration when first needed if None.
+        budget_seconds: QPU access time that all calls together may spend.
+        folder: where the ledgers go, one a call, named after what it plans; a call made again goes on with its ledger.
+        confirm: asked before the first spend with the plan and the budget; False gives up.
+        patience: with failures of the service.
+        pace: how much is under way at a time.
+        **options: of every plan (`annealsubnet.leap.plan`), such as limits or cover.
+
+    Example:
+        >>> sampler = LeapSampler("zephyr:2", budget_seconds=0.5)
+        >>> sampler
+        LeapSampler(0.000 of 0.5 QPU seconds spent in 0 jobs)
+    """
+
+    def __init__(
+        self,
+        solver: Any = None,
+        *,
+        budget_seconds: float,
+        folder: str | Path = "leap-ledgers",
+        confirm: Confirm = lambda plan, budget: True,
+        patience: Patience | None = None,
+        pace: Pace | None = None,
+        **options: Any,
+    ) -> None:
+        if not budget_seconds > 0:
+            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
+        self._solver, self.budget_seconds, self.folder = solver, float(budget_seconds), Path(folder)
+        self._confirm, self._confirmed = confirm, False
+        self._patience, self._pace, self._options = patience, pace, options
+        self._parameters: dict[str, Any] = {
+            name: [] for name in ("seed", "num_kept", "num_reads", "annealing_time", "spin_reversals", "reverse")
+        }
+        self.results: list[Results] = []
+        self.left_to_local = 0
+
+    def __repr__(self) -> str:
+        jobs = sum(len(found.jobs) for found in self.results)
+        return f"LeapSampler({self.spent:.3f} of {self.budget_seconds:g} QPU seconds spent in {jobs} jobs)"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every option of `sample`."""
+        return self._parameters
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Of the QPU; empty before the first call."""
+        return dict(getattr(self._solver, "properties", {}))
+
+    @property
+    def spent(self) -> float:
+        """QPU seconds reported, with those that jobs not answered may have taken."""
+        return float(sum(found.spending.reported + found.spending.reserved for found in self.results))
+
+    def story(self) -> str:
+        """What was spent and what came of it, in a sentence or two."""
+        gained = sum(found.improvement for found in self.results)
+        notes = "; ".join(dict.fromkeys(found.note for found in self.results if found.note))
+        missing = sum(len(found.unresolved) for found in self.results)
+        jobs = sum(len(found.jobs) for found in self.results)
+        return (
+            f"{self.spent:.3f} of {self.budget_seconds:g} QPU seconds were spent in {jobs} jobs, "
+            f"{missing} of them without an answer; they lowered energies by {gained:.4g} below the local annealer's. "
+            f"{self.left_to_local} problems were left to the local annealer. Ledgers are in {self.folder}."
+            + (f" Note: {notes}." if notes else "")
+        )
+
+    def close(self) -> None:
+        """Close the client of the QPU."""
+        if hasattr(self._solver, "close"):
+            self._solver.close()
+
+    def sample(
+        self,
+        bqm: dimod.BinaryQuadraticModel,
+        *,
+        seed: int | None = None,
+        num_kept: int | None = None,
+        **options: Any,
+    ) -> dimod.SampleSet:
+        """The best state found for one model.
+
+        Args:
+            bqm: of any size.
+            seed: of all that is random on this side; drawn if None.
+            num_kept: exactly how many variables are one (up, for SPIN).
+            **options: num_reads, annealing_time, spin_reversals, reverse, as `annealsubnet.leap.plan` has them.
+
+        Returns:
+            One sample; `info` says what was spent and whose answer it is.
+
+        Raises:
+            LeapError: as `Plan.submit`.
+            TypeError: for an option that does not exist.
+        """
+        seed = secrets.randbits(31) if seed is None else int(seed)
+        problem = problem_of(bqm, num_kept=num_kept)
+        before = self.spent
+        states, answered = self.sample_problems([problem], seed=seed, **options)
+        values = states[0].astype(np.int8) if bqm.vartype is dimod.BINARY else 2 * states[0].astype(np.int8) - 1
+        info = {
+            "seed": seed,
+            "qpu_seconds": self.spent - before,
+            "answered_by": (self.results[-1].note or self.results[-1].solver) if answered[0] else "local annealer",
+        }
+        return dimod.SampleSet.from_samples_bqm((values[None], list(bqm.variables)), bqm, info=info)
+
+    def sample_problems(
+        self, problems: Sequence[Problem], *, seed: int, **options: Any
+    ) -> tuple[tuple[np.ndarray, ...], tuple[bool, ...]]:
+        """The best states found for many problems, packed into as few jobs as they fit.
+
+        Args:
+            problems: with or without a count.
+            seed: of all that is random on this side.
+            **options: as in `sample`.
+
+        Returns:
+            One state a problem, and whether the QPU had a say in it.
+        """
+        refuse_unknown("LeapSampler", options, self._parameters)
+        if self._solver is None:
+            self._solver = own_solver()
+        left = self.budget_seconds - self.spent
+        if left < described(self._solver).seconds(1, {"num_reads": 1}):
+            return self._locally(problems, seed=seed)
+        made = plan(problems, self._solver, seed=seed, **{**self._options, **options})
+        if not made.jobs:
+            self.left_to_local += len(made.problems)
+            logger.info("nothing is contested in %d problems; the local annealer answers", len(made.problems))
+            return made.starts, (False,) * len(made.starts)
+        if made.jobs[0].seconds > left:
+            return self._locally(problems, seed=seed)
+        # Named after the plan: the same call made again, after a crash say, goes on with the same ledger and pays once.
+        ledger = self.folder / f"{made.fingerprint}.sqlite"
+        if not self._confirmed and not ledger.exists() and not self._confirm(made, self.budget_seconds):
+            raise LeapError("nothing was sent: you said no.")
+        self._confirmed = True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = made.submit(budget_seconds=left, ledger=ledger, solver=self._solver, patience=self._patience, pace=self._pace)
+        self.results.append(found)
+        reached = {found.planned[answer.part].problem for answer in found.parts}
+        self.left_to_local += len(problems) - len(reached)
+        return found.states, tuple(number in reached for number in range(len(problems)))
+
+    def _locally(self, problems: Sequence[Problem], *, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[bool, ...]]:
+        """What the local annealer says, once the budget is spent."""
+        if not self.left_to_local:
+            logger.warning("the budget of %g QPU seconds is spent; the local annealer answers from here", self.budget_seconds)
+        self.left_to_local += len(problems)
+        found = [local_state(problem, seed=seed + number) for number, problem in enumerate(problems)]
+        return tuple(found), (False,) * len(problems)
+
+
+def own_solver() -> Any:
+    """The QPU of the user's configuration."""
+    from dwave.cloud.exceptions import ConfigFileError, SolverError
+    from dwave.system import DWaveSampler
+
+    try:
+        return DWaveSampler()
+    except (ConfigFileError, SolverError, OSError, ValueError) as error:
+        text = str(error) or type(error).__name__
+    raise LeapError(
+        f"there is no QPU to be had ({text}); set DWAVE_API_TOKEN, or check the configuration with `dwave config inspect`."
+    )

@@ -1,0 +1,116 @@
+"""`annealsubnet leap` and `prune --sampler leap` against the loopback service; bad requests are told in one sentence."""
+
+import json
+from pathlib import Path
+
+import dimod
+import numpy as np
+import pytest
+
+pytest.importorskip("dwave.system")
+
+from annealsubnet import cli
+from annealsubnet.testing import LoopbackLeap
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(monkeypatch, tmp_path):
+    for name in ("DWAVE_API_TOKEN", "DWAVE_API_ENDPOINT", "DWAVE_PROFILE", "DWAVE_API_SOLVER", "DWAVE_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DWAVE_CACHE_HOME", "off")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def service(monkeypatch):
+    with LoopbackLeap(size=3) as leap:
+        for name, value in leap.environment.items():
+            monkeypatch.setenv(name, value)
+        yield leap
+
+
+@pytest.fixture
+def model(tmp_path):
+    bqm = dimod.generators.ran_r(3, 8, seed=1).change_vartype("BINARY")
+    bqm = bqm.relabel_variables({variable: f"u{variable}" for variable in bqm.variables}, inplace=False)
+    with (tmp_path / "model.bqm").open("wb") as file, bqm.to_file() as content:
+        file.write(content.read())
+    return bqm
+
+
+def refused(capsys, *arguments) -> str:
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("annealsubnet: ") and "\n" not in error
+    return error
+
+
+def test_estimate_needs_no_network(model, capsys):
+    assert cli.main(["leap", "estimate", "model.bqm", "--solver", "zephyr:3", "--num-kept", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 problems, 1 parts, 1 jobs" in shown and "QPU seconds predicted on a typical QPU" in shown
+
+
+def test_submit_status_resume_results(service, model, capsys):
+    asked = [
+        "leap",
+        "submit",
+        "model.bqm",
+        "--budget-seconds",
+        "0.5",
+        "--num-kept",
+        "4",
+        "--save-solver",
+        "solver.json",
+        "--yes",
+    ]
+    assert cli.main(asked) == 0
+    assert "classical" in capsys.readouterr().out and len(service.jobs) == 1
+    assert cli.main(["leap", "status", "jobs.sqlite"]) == 0
+    assert "completed" in capsys.readouterr().out
+    assert cli.main(["leap", "resume", "jobs.sqlite"]) == 0 and len(service.jobs) == 1
+    assert cli.main(["leap", "results", "jobs.sqlite", "--out", "answer.json"]) == 0
+    answer = json.loads(Path("answer.json").read_text())
+    state = np.array(answer["problems"][0]["state"])
+    assert state.sum() == 4 and "classical" in answer["note"]
+    assert model.energy((state, list(model.variables))) == pytest.approx(answer["problems"][0]["energy"])
+    assert cli.main(["leap", "estimate", "model.bqm", "--solver", "solver.json"]) == 0
+
+
+def test_nothing_is_spent_unasked(service, model, capsys):
+    error = refused(capsys, "leap", "submit", "model.bqm", "--budget-seconds", "0.5")
+    assert "add --yes to agree" in error and not service.jobs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["leap", "submit", "model.bqm"], "--budget-seconds is missing"),
+        (["leap", "submit", "model.bqm", "--budget-seconds", "-1"], "--budget-seconds must be above 0"),
+        (["leap", "submit", "model.bqm", "--budget-seconds", "1", "--yes"], "set DWAVE_API_TOKEN"),
+        (["leap", "estimate", "none.bqm"], "none.bqm"),
+        (["leap", "estimate", "text.bqm"], "is no binary quadratic model of dimod"),
+        (["leap", "estimate", "model.bqm", "--solver", "ring:5"], "neither a topology with its size"),
+        (["leap", "estimate", "model.bqm", "--limits", "huge"], "there is no profile 'huge'"),
+        (["leap", "estimate", "model.bqm", "--num-kept", "99"], "num_kept must be a whole number from 0 to the 8 units"),
+        (["leap", "status", "nowhere.sqlite"], "there is no ledger nowhere.sqlite"),
+        (["leap", "results", "text.bqm"], "check that it is a ledger"),
+        (["prune", "--sampler", "leap", "--unit", "weight"], "say how much it may"),
+        (["prune", "--budget-seconds", "1"], "--budget-seconds goes with --sampler leap"),
+    ],
+)
+def test_bad_requests(model, capsys, arguments, message, tmp_path):
+    (tmp_path / "text.bqm").write_text("no model " * 200)
+    assert message in refused(capsys, *arguments)
+
+
+@pytest.mark.slow
+def test_prune_on_the_loopback_service(service, capsys, tmp_path):
+    asked = ["prune", "--unit", "weight", "--keep", "20%", "--method", "annealed", "--seed", "0", "--calibration", "200"]
+    asked += ["--sampler", "leap", "--budget-seconds", "0.08", "--scope", "neuron", "--yes"]
+    assert cli.main(asked) == 0
+    assert service.jobs and service.qpu_seconds <= 0.08
+    assert "QPU seconds" in capsys.readouterr().out
+    assert (tmp_path / "annealsubnet-results" / "report.html").exists()

@@ -1,0 +1,233 @@
+"""Plans: from problems to jobs and back, on the loopback service; nothing is dropped, nothing gets worse."""
+
+import dimod
+import numpy as np
+import pytest
+from dwave.system import DWaveSampler
+
+from annealsubnet import leap
+from annealsubnet.decompose import Limits
+from annealsubnet.leap.answers import prices_of
+from annealsubnet.leap.connection import LeapError
+from annealsubnet.leap.planning import problem_of
+from annealsubnet.leap.results import merged, read_parts, read_problems, results, write_parts, write_problems
+from annealsubnet.leap.solvers import described
+from annealsubnet.problems import Problem
+from annealsubnet.solvers import solve
+from annealsubnet.testing import LoopbackLeap
+from tests.leap.ledgers import QUICK
+
+
+def random_problem(size, seed, num_kept=None):
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.normal(size=(size, size)), 1)
+    labels = tuple(f"u{number}" for number in range(size))
+    return Problem(rng.normal(size=size), upper + upper.T, 0.5, num_kept, labels)
+
+
+def ground_energy(problem):
+    return solve(problem, dimod.ExactSolver(), seed=0).energies[0] if problem.num_kept is None else _kept_ground(problem)
+
+
+def _kept_ground(problem):
+    states = (np.arange(2**problem.size)[:, None] >> np.arange(problem.size)) & 1
+    return problem.energy(states[states.sum(axis=1) == problem.num_kept]).min()
+
+
+@pytest.fixture(scope="module")
+def service():
+    with LoopbackLeap(size=3, seed=2) as server, DWaveSampler(**server.config) as sampler:
+        yield server, sampler
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return [random_problem(10, 0), random_problem(8, 1, num_kept=3), random_problem(9, 2)]
+
+
+@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"spin_reversals": 0}, {"spin_reversals": 2}], ids=str)
+def test_small_problems_are_solved_whole_from_bad_starts(service, problems, tmp_path, options):
+    server, sampler = service
+    starts = [np.zeros(10, bool), np.arange(8) < 3, np.ones(9, bool)]
+    made = leap.plan(problems, sampler, seed=0, starts=starts, num_reads=100, **options)
+    assert {place.part for job in made.jobs for place in job.placements} == set(range(len(made.parts)))
+    found = made.submit(budget_seconds=1.0, ledger=tmp_path / "jobs.sqlite", solver=sampler, patience=QUICK)
+    assert found.energies == pytest.approx([ground_energy(problem) for problem in problems])
+    assert not found.unresolved and found.improvement > 0 and found.improvement_per_second > 0
+    assert found.spending.reported == pytest.approx(made.qpu_seconds, rel=0.01)
+    assert [int(state.sum()) for state in found.states][1] == 3
+    again = results(tmp_path / "jobs.sqlite")
+    assert all(np.array_equal(one, other) for one, other in zip(again.states, found.states, strict=True))
+    assert all("qpu_access_time" in job.timing and 0 <= job.chain_breaks <= 1 for job in found.jobs)
+
+
+def test_parts_of_a_large_problem_never_raise_its_energy(service, tmp_path):
+    server, sampler = service
+    problem = random_problem(40, 5, num_kept=15)
+    start = np.arange(40) < 15
+    made = leap.plan(problem, sampler, seed=1, starts=[start], limits=Limits(variables=8), num_reads=50)
+    assert sorted(np.concatenate([part.variables for part in made.parts]).tolist()) == list(range(40))
+    assert all(part.part.size <= 8 for part in made.parts)
+    found = made.submit(budget_seconds=1.0, ledger=tmp_path / "jobs.sqlite", solver=sampler, patience=QUICK)
+    assert found.energies[0] < found.start_energies[0] == pytest.approx(problem.energy(start))
+    assert found.states[0].sum() == 15 and found.energies[0] == pytest.approx(problem.energy(found.states[0]))
+
+
+def test_merging_takes_only_what_helps():
+    problem = random_problem(6, 3)
+    from annealsubnet.leap.answers import PartAnswer
+    from annealsubnet.leap.results import PlannedPart
+
+    start = solve(problem, dimod.ExactSolver(), seed=0).best
+    worse = PartAnswer(0, ~start[None, :3], np.array([-1e9]), -1e9, 0.0, (0, 0.0, 0), 1)
+    planned = PlannedPart(0, np.arange(3), random_problem(3, 0), 0.0, 1, 3)
+    assert np.array_equal(merged(problem, start, [(planned, worse)]), start)
+
+
+def test_prices_straddle_the_count():
+    problems = [random_problem(20, seed, num_kept=kept) for seed, kept in enumerate((3, 10, 17))]
+    for problem, price in zip(problems, prices_of(problems, seed=0), strict=True):
+        assert problem.num_kept is not None
+        cheap, dear = (
+            solve(Problem(problem.linear + price + step, problem.couplings), seed=0).best.sum() for step in (-1.5, 1.5)
+        )
+        assert dear <= problem.num_kept <= cheap
+
+
+def test_plans_need_no_network_and_are_the_same_twice(problems):
+    made = [leap.plan(problems, "zephyr:3", seed=0) for _ in range(2)]
+    assert made[0].fingerprint == made[1].fingerprint != leap.plan(problems, "zephyr:3", seed=1).fingerprint
+    assert 0 < made[0].qpu_seconds < 0.1
+    for row, job in zip(made[0].rows(), made[0].jobs, strict=True):
+        assert row["qubits"] == job.qubits.size and row["predicted_seconds"] == job.seconds
+    with pytest.raises(LeapError, match="this plan is for a typical QPU"):
+        made[0].submit(budget_seconds=1.0, ledger="never.sqlite")
+
+
+def test_reads_and_annealing_time_are_those_given(problems):
+    made = leap.plan(problems, "pegasus:3", seed=0, num_reads=7, annealing_time=3.0)
+    assert all(job.params["num_reads"] == 7 and job.params["annealing_time"] == 3.0 for job in made.jobs)
+    with pytest.raises(LeapError, match=r"annealing_time must be from 0\.5 to 2000 microseconds"):
+        leap.plan(problems, "pegasus:3", seed=0, annealing_time=1e6)
+    with pytest.raises(LeapError, match="num_reads must be from 1 to 10000"):
+        leap.plan(problems, "pegasus:3", seed=0, num_reads=0)
+
+
+def test_reading_takes_as_long_as_programming(problems):
+    device = described("zephyr:12")
+    job = leap.plan(problems, "zephyr:12", seed=0).jobs[0]
+    programming = 2 * device.seconds(job.qubits.size, {**job.params, "num_reads": 1}) - device.seconds(
+        job.qubits.size, {**job.params, "num_reads": 2}
+    )
+    assert job.seconds == pytest.approx(2 * programming, rel=0.02)
+
+
+def test_a_part_that_cannot_embed_is_named_with_limits_that_would():
+    with pytest.raises(ValueError, match=r"(?s)part.*Limits\(variables=\d+\)"):
+        leap.plan(random_problem(60, 0), "zephyr:2", seed=0, starts=[np.zeros(60)], limits=Limits(variables=60), time_limit=1.0)
+
+
+def test_a_ledger_of_another_plan_is_refused(service, problems, tmp_path):
+    server, sampler = service
+    first = leap.plan(problems[:1], sampler, seed=0, num_reads=5)
+    first.submit(budget_seconds=1.0, ledger=tmp_path / "jobs.sqlite", solver=sampler, patience=QUICK)
+    jobs = len(server.jobs)
+    first.submit(budget_seconds=1.0, ledger=tmp_path / "jobs.sqlite", solver=sampler, patience=QUICK)
+    assert len(server.jobs) == jobs  # the same plan again pays nothing
+    with pytest.raises(LeapError, match="is the ledger of another plan"):
+        leap.plan(problems[1:], sampler, seed=0).submit(budget_seconds=1.0, ledger=tmp_path / "jobs.sqlite", solver=sampler)
+    assert len(server.jobs) == jobs
+
+
+def test_a_working_graph_that_changed_leaves_parts_behind_by_name(problems, tmp_path):
+    with LoopbackLeap(size=3, seed=2) as server, DWaveSampler(**server.config) as sampler:
+        made = leap.plan(problems, sampler, seed=0, num_reads=20)
+        dead = int(made.jobs[0].qubits[made.jobs[0].placements[0].chains[0][0]])
+        solver = server.service.solvers[server.solver_name]
+        properties = dict(solver["properties"])
+        properties["qubits"] = [qubit for qubit in properties["qubits"] if qubit != dead]
+        properties["couplers"] = [pair for pair in properties["couplers"] if dead not in pair]
+        identity = {"name": server.solver_name, "version": {"graph_id": "another"}}
+        server.service.solvers[server.solver_name] = {**solver, "properties": properties, "identity": identity}
+        found = made.submit(budget_seconds=1.0, ledger=tmp_path / "jobs.sqlite", solver=sampler, patience=QUICK)
+    lost = made.jobs[0].placements[0].part
+    assert found.jobs[0].entry.lost == (lost,)
+    assert {answer.part for answer in found.parts} == set(range(len(made.parts))) - {lost}
+
+
+def test_problems_and_parts_survive_the_ledger(problems):
+    parts = leap.plan(problems, "zephyr:3", seed=0).parts
+    starts = [np.ones(problem.size) for problem in problems]
+    back, begun = read_problems(write_problems(problems, starts))
+    for one, other in zip(back, problems, strict=True):
+        assert one.to_bqm() == other.to_bqm() and one.num_kept == other.num_kept
+    assert all(np.array_equal(one, other) for one, other in zip(begun, starts, strict=True))
+    for one, other in zip(read_parts(write_parts(parts)), parts, strict=True):
+        assert one.part.to_bqm() == other.part.to_bqm() and one.price == other.price and one.problem == other.problem
+
+
+def test_models_are_taken_too():
+    model = dimod.generators.ran_r(3, 6, seed=0)
+    problem = problem_of(model, num_kept=2)
+    states = np.random.default_rng(0).integers(0, 2, (20, 6))
+    assert np.allclose(problem.energy(states), model.energies((2 * states - 1, list(model.variables))))
+    with pytest.raises(TypeError, match="problem 0 is a dict"):
+        leap.plan([{}], "zephyr:2", seed=0)  # type: ignore[list-item]
+
+
+def test_descriptions_can_be_saved(tmp_path, service):
+    server, sampler = service
+    described(sampler).save(tmp_path / "solver.json")
+    again = described(tmp_path / "solver.json")
+    assert again == described(sampler) and again.name == server.solver_name
+    for bad, message in (("zephyr:x", "neither a topology"), (3, "int does not describe a QPU")):
+        with pytest.raises(LeapError, match=message):
+            described(bad)
+
+
+def test_the_sampler_spends_no_more_than_its_budget(service, tmp_path):
+    server, sampler = service
+    asked = []
+    quantum = leap.LeapSampler(
+        sampler, budget_seconds=0.07, folder=tmp_path, patience=QUICK, confirm=lambda plan, budget: asked.append(plan) or True
+    )
+    spent = server.qpu_seconds
+    problem = random_problem(9, 7, num_kept=4)
+    assert solve(problem, quantum, seed=0).energies[0] == pytest.approx(_kept_ground(problem))
+    answers = [quantum.sample(random_problem(6, seed).to_bqm(), seed=seed, num_reads=50) for seed in (1, 2)]
+    assert len(asked) == 1 and server.qpu_seconds - spent <= 0.07
+    assert [answer.info["answered_by"] == "local annealer" for answer in answers] == [True, True]
+    assert quantum.left_to_local == 2
+    repeated = leap.LeapSampler(sampler, budget_seconds=0.07, folder=tmp_path, patience=QUICK, confirm=lambda *_: False)
+    jobs = len(server.jobs)
+    solve(problem, repeated, seed=0)  # the same call again, as after a crash, pays nothing
+    assert len(server.jobs) == jobs and repeated.spent == pytest.approx(quantum.spent)
+    with pytest.raises(LeapError, match="you said no"):
+        solve(
+            random_problem(7, 8),
+            leap.LeapSampler(sampler, budget_seconds=1.0, folder=tmp_path, confirm=lambda *_: False),
+            seed=0,
+        )
+
+
+def test_hybrid_sampler_keeps_counts(service):
+    server, _ = service
+    problem = random_problem(10, 4, num_kept=4)
+    hybrid = leap.HybridSampler(**server.config)
+    try:
+        found = solve(problem, hybrid, seed=0)
+    finally:
+        hybrid.close()
+    assert found.calls == 1 and found.best.sum() == 4
+    assert found.energies[0] == pytest.approx(_kept_ground(problem))
+
+
+@pytest.mark.leap
+def test_the_real_service(tmp_path, problems):
+    """On the user's own QPU, with what it costs: less than 0.1 seconds."""
+    with DWaveSampler() as sampler:
+        made = leap.plan(problems, sampler, seed=0, num_reads=50)
+        found = made.submit(budget_seconds=0.1, ledger=tmp_path / "jobs.sqlite", solver=sampler)
+    assert not found.unresolved and not found.classical
+    assert found.spending.reported == pytest.approx(made.qpu_seconds, rel=0.2)
+    assert (found.energies <= found.start_energies + 1e-9).all()
