@@ -29,6 +29,7 @@ def chita(
     ridge: float = 1e-4,
     max_iterations: int = 50,
     first_order: bool = False,
+    scaled: bool = True,
 ) -> Result:
     """Minimize ½ ‖A (w − w⁰)‖² + (λ/2) ‖w − w⁰‖² over weights w of which k are not zero.
 
@@ -41,6 +42,8 @@ def chita(
         ridge: λ.
         max_iterations: of thresholding.
         first_order: whether the mean gradient is part of Q.
+        scaled: whether steps and the cut are taken where Q has a unit diagonal, which the paper's coordinates do not: there
+            thresholding moves on where, without it, it stays at the magnitude mask.
 
     Returns:
         The mask, and the model with the weights found.
@@ -69,8 +72,9 @@ def chita(
     kept = given.keep_largest(np.abs(given.weights))
     change = np.where(kept, 0.0, -given.weights)
     value, solved, step = given.value(change), False, 0.0
+    diagonal = np.einsum("kq,kq->q", given.rows, given.rows, dtype=np.float64) + ridge if scaled else np.ones_like(change)
     for _ in range(max_iterations):
-        moved, support, least, step = _threshold(given, change, step / _STEP**2)
+        moved, support, least, step = _threshold(given, change, diagonal, step / _STEP**2)
         if least < value * (1 - _STILL):
             same = np.array_equal(support, kept)
             change, kept, value, solved = moved, support, least, False
@@ -84,27 +88,28 @@ def chita(
 
 
 def _threshold(
-    given: GradientModel, change: Float[np.ndarray, "weights"], step: float
+    given: GradientModel, change: Float[np.ndarray, "weights"], diagonal: Float[np.ndarray, "weights"], step: float
 ) -> tuple[Float[np.ndarray, "weights"], Bool[np.ndarray, "weights"], float, float]:
     """The best of several steps against the gradient, each cut to the budget: the change, its support, its Q and the step.
 
     They begin at `step`, or, where it is 0, at an eighth of the one that would be best without the cut.
     """
     gradient = given.gradient(change)
+    direction, root = gradient / diagonal, np.sqrt(diagonal)
     if step == 0.0:
-        along = given.rows @ gradient.astype(given.rows.dtype)
-        curvature = float(along @ along) + given.ridge * float(gradient @ gradient)
-        step = float(gradient @ gradient) / max(curvature, 1e-300) / 8.0
+        along = given.rows @ direction.astype(given.rows.dtype)
+        curvature = float(along @ along) + given.ridge * float(direction @ direction)
+        step = float(gradient @ direction) / max(curvature, 1e-300) / 8.0
     best, size, worse = (change, change + given.weights != 0, np.inf), step, 0
     for _ in range(_TRIALS):
-        moved = given.weights + change - step * gradient
-        support = given.keep_largest(np.abs(moved))
+        moved = given.weights + change - step * direction
+        support = given.keep_largest(np.abs(moved) * root)
         trial = np.where(support, moved, 0.0) - given.weights
         found = given.value(trial)
         worse = 0 if found < best[2] else worse + 1
         if found < best[2]:
             best, size = (trial, support, found), step
-        if worse == 2:
+        if worse == 4:
             break
         step *= _STEP
     return *best, size
