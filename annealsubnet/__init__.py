@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import annealsubnet.baselines as baselines
     import annealsubnet.examples as examples
+    import annealsubnet.leap as leap
+    import annealsubnet.testing as testing
     from annealsubnet.evaluation import Evaluation, evaluate
     from annealsubnet.masks import Mask, masked
     from annealsubnet.networks import Model, Network, from_function, from_linen
@@ -44,7 +46,7 @@ _HOME = {
     "shrink": "shrinking",
     "solve": "solvers",
 }
-_SUBPACKAGES = ("baselines", "examples")
+_SUBPACKAGES = ("baselines", "examples", "leap", "testing")
 
 __all__ = [
     "Annealer",
@@ -58,11 +60,13 @@ __all__ = [
     "examples",
     "from_function",
     "from_linen",
+    "leap",
     "masked",
     "prune",
     "refit",
     "shrink",
     "solve",
+    "testing",
 ]
 
 

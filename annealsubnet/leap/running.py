@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 3
 """A label that the service did not list this often, with waits between, is not there."""
+MARGIN = 1.01
+"""Devices take up to about a hundredth longer than their own timing model says."""
 _DOWNLOADS = 4
 
 
@@ -160,12 +162,12 @@ class _Runner:
         if not planned or flying >= self.pace.in_flight:
             return []
         spent = spending(self.ledger)
-        left = self.budget - spent.reported - spent.reserved
+        left = self.budget - spent.reported - MARGIN * spent.reserved
         batch: list[Entry] = []
         for entry in planned[: min(self.pace.batch, self.pace.in_flight - flying)]:
-            if entry.predicted > left:
+            if MARGIN * entry.predicted > left:
                 break
-            left -= entry.predicted
+            left -= MARGIN * entry.predicted
             batch.append(entry)
         return batch
 
