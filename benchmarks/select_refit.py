@@ -14,6 +14,10 @@ Times are processor seconds (equal to wall time for one thread on a quiet machin
   kicks       zero, then descents from its best supports with a quarter of the members replaced by random inputs (iterated
               local search), for as long: the strongest control at equal time that has no temperature
   annealed    forward selection, then exchange annealing with --sweeps sweeps
+  bqm         no exchanges on the exact error: solve the binary quadratic model around the present weights with `Annealer`,
+              refit, repeat, from the dense weights (what a QPU can do), once a layer
+
+And on problems small enough for enumeration (6 of 20 inputs of the same layers) how often `annealed` finds the optimum.
 
 The rows hold the error summed over neurons relative to their summed energy. The summary gives ratios of summed errors with a
 95 % interval over neurons (bootstrap) and ratios of times measured in the same turn.
@@ -26,17 +30,21 @@ import argparse
 import csv
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from annealsubnet.networks import Layer as DescribedLayer
+from annealsubnet.report import provenance
+from annealsubnet.selection import Choice, select_weights
+from annealsubnet.solvers import Annealer
 from annealsubnet.solvers.select_refit import error_curves, select_inputs
+from annealsubnet.statistics.moments import Regression
 
 
 @dataclass(frozen=True)
@@ -152,23 +160,62 @@ def interval(mine: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> t
     return float(mine.sum() / other.sum()), float(low), float(high)
 
 
-def measure(layer: Layer, fraction: float, sweeps: list[int], seeds: int) -> tuple[list[dict], dict]:
+def bqm(layer: Layer, kept: int, seed: int) -> Timed:
+    """The route through binary quadratic models, of all neurons."""
+    inputs, neurons = layer.targets.shape
+    described = DescribedLayer(layer.name, "kernel", None, (inputs, neurons), 1)
+    none = np.zeros((1, inputs))
+    regression = Regression(layer.gram[None], none, layer.targets[None], np.zeros((1, neurons)), layer.energy[None], 1, False)
+    ridged = layer.gram + 1e-6 * np.diag(layer.gram).mean() * np.eye(inputs)
+    dense = np.linalg.solve(ridged, layer.targets)
+
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        support = select_weights(
+            described,
+            regression,
+            dense[None],
+            np.full((1, neurons), kept),
+            bias=np.zeros((1, neurons)),
+            choice=Choice(Annealer(), {"num_reads": 4, "num_sweeps": 100, "num_threads": 1}, ridge=1e-6, rounds=15),
+            seed=seed,
+        )[0]
+        found = select_inputs(
+            layer.gram, layer.targets, layer.energy, kept, seed=0, start=support, temperature="greedy", num_threads=1
+        )
+        return found.error, support
+
+    return timed(run)
+
+
+def enumerated(layer: Layer, seed: int) -> float:
+    """Share of the neurons of a layer that keep the best 6 of 20 inputs, drawn at random for all of them."""
+    subsets = np.array(list(combinations(range(20), 6)))
+    chosen = np.random.default_rng(seed).permutation(np.flatnonzero(np.diag(layer.gram) > 0))[:20]
+    gram, targets = layer.gram[np.ix_(chosen, chosen)], layer.targets[chosen]
+    found = select_inputs(gram, targets, layer.energy, 6, seed=seed, num_reads=8, num_sweeps=100)
+    ridged = gram + 1e-6 * np.diag(gram).mean() * np.eye(20)
+    blocks = np.linalg.inv(ridged[subsets[:, :, None], subsets[:, None, :]])
+    parts = targets[subsets]
+    best = layer.energy - np.einsum("sio,sij,sjo->so", parts, blocks, parts, optimize=True).max(axis=0)
+    return float(np.mean(found.error <= best + 1e-9 * layer.energy))
+
+
+def measure(layer: Layer, fraction: float, sweeps: list[int], seed: int, *, with_bqm: bool) -> list[dict]:
+    """One turn: every method once."""
     kept = max(1, round(fraction * layer.gram.shape[0]))
-    runs: dict[tuple[str, int], list[Timed]] = {}
-    for seed in range(seeds):
-        turn = {
-            ("forward", 0): curve(layer, kept, "forward"),
-            ("obc", 0): curve(layer, kept, "backward"),
-            ("zero", 0): anneal(layer, kept, seed, 0, "zero"),
-        }
-        for count in sweeps:
-            turn["annealed", count] = anneal(layer, kept, seed, count)
-            seconds = turn["annealed", count].cpu_seconds
-            turn["restarts", count] = repeated(layer, kept, seed, seconds, kept)
-            turn["kicks", count] = repeated(layer, kept, seed, seconds, max(1, kept // 4))
-        for key, result in turn.items():
-            runs.setdefault(key, []).append(result)
-    rows = [
+    turn = {
+        ("forward", 0): curve(layer, kept, "forward"),
+        ("obc", 0): curve(layer, kept, "backward"),
+        ("zero", 0): anneal(layer, kept, seed, 0, "zero"),
+    }
+    for count in sweeps:
+        turn["annealed", count] = anneal(layer, kept, seed, count)
+        seconds = turn["annealed", count].cpu_seconds
+        turn["restarts", count] = repeated(layer, kept, seed, seconds, kept)
+        turn["kicks", count] = repeated(layer, kept, seed, seconds, max(1, kept // 4))
+    if with_bqm:
+        turn["bqm", 0] = bqm(layer, kept, seed)
+    return [
         {
             "layer": layer.name,
             "fraction": fraction,
@@ -179,21 +226,25 @@ def measure(layer: Layer, fraction: float, sweeps: list[int], seeds: int) -> tup
             "relative_error": run.error.sum() / layer.energy.sum(),
             "seconds": run.seconds,
             "cpu_seconds": run.cpu_seconds,
-            "obc_cpu_seconds": runs["obc", 0][seed].cpu_seconds,
+            "obc_cpu_seconds": turn["obc", 0].cpu_seconds,
+            "errors": " ".join(f"{value:.8g}" for value in run.error / layer.energy.sum()),
         }
-        for (method, count), results in runs.items()
-        for seed, run in enumerate(results)
+        for (method, count), run in turn.items()
     ]
-    return rows, {"layer": layer.name, "kept": kept, "of": layer.gram.shape[0], "runs": runs}
 
 
-def summarize(summary: dict) -> list[str]:
-    rng, runs = np.random.default_rng(0), summary["runs"]
-    errors = {key: np.array([run.error for run in results]) for key, results in runs.items()}
-    lines = [f"{summary['layer']}, {summary['kept']} of {summary['of']} kept"]
-    for (method, count), results in runs.items():
-        ratio, low, high = interval(errors[method, count], errors["obc", 0], rng)
-        turns = np.median([run.cpu_seconds / obc.cpu_seconds for run, obc in zip(results, runs["obc", 0], strict=True)])
+def summarize(rows: list[dict]) -> list[str]:
+    """Ratios of one layer and fraction; rows are the file's."""
+    rng = np.random.default_rng(0)
+    runs: dict[tuple[str, int], list[dict]] = {}
+    for row in rows:
+        runs.setdefault((row["method"], int(row["sweeps"])), []).append(row)
+    errors = {key: np.array([np.fromstring(row["errors"], sep=" ") for row in found]) for key, found in runs.items()}
+    lines = [f"{rows[0]['layer']}, {rows[0]['kept']} kept, seeds {sorted({int(row['seed']) for row in rows})}"]
+    for (method, count), found in runs.items():
+        obc = errors["obc", 0][: len(found)]
+        ratio, low, high = interval(errors[method, count], obc, rng)
+        turns = np.median([float(row["cpu_seconds"]) / float(row["obc_cpu_seconds"]) for row in found])
         text = f"  {method:<11}{count or '':>4}  error / OBC's {ratio:.3f} [{low:.3f}, {high:.3f}]  time / OBC's {turns:6.3f}"
         if method == "annealed":
             for other in (("zero", 0), ("restarts", count), ("kicks", count)):
@@ -203,49 +254,62 @@ def summarize(summary: dict) -> list[str]:
     return lines
 
 
-def machine() -> dict:
-    found = {name: version(name) for name in ("numpy", "scipy", "numba")}
-    model = ""
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return {"versions": found, "python": platform.python_version(), "machine": platform.platform(), "processor": model}
+def run(
+    out: Path,
+    *,
+    seeds: int = 3,
+    fractions: tuple[float, ...] = (0.02, 0.05, 0.10),
+    sweeps: tuple[int, ...] = (3, 10),
+    quick: bool = False,
+) -> None:
+    """Measure the turns that the file of rows does not hold yet; then summarize."""
+    threadpool_limits(1)
+    layers = [digits_layer()]
+    folder = os.environ.get("ANNEALSUBNET_DATA")
+    if folder and not quick:
+        layers += [mlpnet_layer(Path(folder)), *resnet20_layers(Path(folder))]
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "select_refit.csv"
+    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    measure(layers[0], 0.05, [1], 1, with_bqm=True)  # compiles
+    for seed in range(seeds):
+        for layer in layers:
+            for fraction in fractions:
+                key = (layer.name, str(fraction), str(seed))
+                if any((row["layer"], str(row["fraction"]), str(row["seed"])) == key for row in rows):
+                    continue
+                new = measure(layer, fraction, list(sweeps), seed, with_bqm=seed == 0)
+                is_new = not path.exists()
+                with path.open("a", newline="") as file:
+                    writer = csv.DictWriter(file, fieldnames=list(new[0]))
+                    if is_new:
+                        writer.writeheader()
+                    writer.writerows(new)
+                rows += new
+                together = [row for row in rows if (row["layer"], str(row["fraction"])) == key[:2]]
+                print("\n".join(summarize(together)), flush=True)
+    optimal = {layer.name: float(np.mean([enumerated(layer, seed) for seed in range(5)])) for layer in layers}
+    report = [f"optimal among all 6 of 20 inputs: {', '.join(f'{name} {share:.1%}' for name, share in optimal.items())}"]
+    for name, fraction in dict.fromkeys((row["layer"], str(row["fraction"])) for row in rows):
+        report += summarize([row for row in rows if (row["layer"], str(row["fraction"])) == (name, fraction)])
+    config = {"seeds": seeds, "fractions": fractions, "sweeps": sweeps}
+    about = {"config": config, "machine": provenance.machine(), "versions": provenance.versions(), "optimal": optimal}
+    (out / "select_refit.json").write_text(json.dumps(about, indent=2) + "\n")
+    (out / "select_refit.txt").write_text("\n".join(report) + "\n")
+    print(report[0])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/select_refit"))
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.02, 0.05, 0.10])
-    parser.add_argument("--sweeps", type=int, nargs="+", default=[3, 5, 10, 25])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--sweeps", type=int, nargs="+", default=[3, 10])
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed, 10 sweeps, digits only")
     options = parser.parse_args()
-    threadpool_limits(1)
     if options.quick:
         options.sweeps, options.seeds = [10], 1
-    layers = [digits_layer()]
-    folder = os.environ.get("ANNEALSUBNET_DATA")
-    if folder and not options.quick:
-        layers += [mlpnet_layer(Path(folder)), *resnet20_layers(Path(folder))]
-    began = time.perf_counter()
-    measure(layers[0], 0.05, [1], 1)  # compiles
-    compile_seconds = time.perf_counter() - began
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict] = []
-    report = []
-    for layer in layers:
-        for fraction in options.fractions:
-            new, summary = measure(layer, fraction, options.sweeps, options.seeds)
-            rows += new
-            report += summarize(summary)
-            print("\n".join(summarize(summary)), flush=True)
-            with (options.out / "select_refit.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-    config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    about = {"config": config, "seeds": list(range(options.seeds)), "compile_seconds": compile_seconds, **machine()}
-    (options.out / "select_refit.json").write_text(json.dumps(about | {"summary": report}, indent=2) + "\n")
+    run(options.out, seeds=options.seeds, fractions=tuple(options.fractions), sweeps=tuple(options.sweeps), quick=options.quick)
 
 
 if __name__ == "__main__":

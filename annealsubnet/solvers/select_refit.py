@@ -39,8 +39,8 @@ from annealsubnet.solvers.select_refit_problem import (
 from annealsubnet.solvers.select_refit_units import select_units, unit_curve
 from annealsubnet.solvers.splitting import alternate, largest_in_groups
 
-_MANY = 48
-"""Inputs that stay, or go, from which on splitting finds better starts than growth, and sooner (benchmarks/select_refit.py)."""
+_MANY, _SHARE = 48, 0.2
+"""Inputs that stay, or go, and their share of all, from which on splitting is the better start, and no slower than growth."""
 
 __all__ = ["Effort", "ErrorCurves", "Selection", "error_curves", "select_inputs", "select_units", "unit_curve"]
 
@@ -277,7 +277,7 @@ def _starts(
     if start not in ("auto", "forward", "backward", "splitting"):
         known = '"auto", "forward", "backward", "splitting" or a boolean array [input, column]'
         raise ValueError(f"start is {start!r}; choose {known}.")
-    if start == "auto" and not own and np.minimum(sizes, inputs - sizes).mean() >= _MANY:
+    if start == "auto" and not own and np.minimum(sizes, inputs - sizes).mean() >= max(_MANY, _SHARE * inputs):
         start = "splitting"
     if start == "splitting":
         per_group = sizes if schedule.group_size == inputs else np.full(count, schedule.per_group)
