@@ -19,10 +19,12 @@ import numpy as np
 from annealsubnet.batches import first_inputs
 from annealsubnet.budgets import Budget, Keep
 from annealsubnet.frozen import select_frozen
+from annealsubnet.frozen_weights import select_frozen_weights
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.patterns import parse_pattern, pattern_budget
+from annealsubnet.polishing import polish_weights
 from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, kept_weights, refit_layer
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
@@ -47,6 +49,7 @@ def prune(
     refit: bool = True,
     ridge: float = RIDGE,
     rounds: int = 1,
+    polish: int = 3,
     effort: int = 25,
     loss: Loss = cross_entropy,
     seed: int,
@@ -73,6 +76,8 @@ def prune(
         refit: whether the kept weights are refitted to the dense network's outputs by least squares.
         ridge: of that refit, in units of the mean diagonal of the inputs' second moment.
         rounds: how often to walk the network, keeping geometrically less each time.
+        polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
+            refitted together (weights only); 0 leaves every layer as its own selection and refit made it.
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
@@ -110,13 +115,21 @@ def prune(
     kept: dict[str, np.ndarray] = {}
     for number in range(rounds):
         stage = _stage(budget, (number + 1) / rounds)
-        if unit != "weight" and not refit:
-            kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
+        if not refit:
+            if unit != "weight":
+                kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
             continue
         importance = importance_of(network, batches, params=params, loss=loss)
         walk = _Walk(network, batches, stage, importance, choice, seed + 7919 * number)
         kept, params = walk.run(params, progress=progress)
         logger.info("round %d of %d keeps %d of %d %ss", number + 1, rounds, stage.total, stage.size, unit)
+    if unit == "weight" and not refit:
+        kept = select_frozen_weights(network, batches, budget, rounds=polish, choice=choice, loss=loss, seed=seed)
+    elif unit == "weight" and polish and sampler is None:
+        polished = polish_weights(
+            network, batches, budget, kept=kept, params=params, rounds=polish, choice=choice, loss=loss, seed=seed
+        )
+        kept, params = polished.kept, polished.params
     left_alone = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
     mask = Mask.of(network, unit, {**left_alone, **kept})
     params = mask.multiply(params if refit else network.params)
@@ -181,10 +194,7 @@ class _Walk:
                     seed=self.seed + 31 * number,
                 )
                 kept[name] = layer.from_matrix(stays)
-            if choice.refit:
-                params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
-            elif name in counts:
-                params = Mask.of(network, "weight", {name: kept[name]}).multiply(params)
+            params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
         return kept, params
 
     def _sites(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:

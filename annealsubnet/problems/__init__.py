@@ -2,12 +2,14 @@
 
 from annealsubnet.problems.fan_in import candidate_weights, fan_in_problem
 from annealsubnet.problems.gates import gate_problem
+from annealsubnet.problems.low_rank import LowRankProblem
 from annealsubnet.problems.problem import Couplings, Problem
 from annealsubnet.problems.sparse import Sparsified, sparsify
 from annealsubnet.problems.units import relative_importance, site_problem
 
 __all__ = [
     "Couplings",
+    "LowRankProblem",
     "Problem",
     "Sparsified",
     "candidate_weights",

@@ -152,7 +152,7 @@ def kernel_curvature(
 
         def squares(factors: jax.Array) -> dict[str, jax.Array]:
             pulled = jax.vmap(pull)(factors)
-            return {name: _squares(layers[name], records[name][0], pulled[name], inputs.shape[0]) for name in layers}
+            return {name: squares_of(layers[name], records[name][0], pulled[name], inputs.shape[0]) for name in layers}
 
         return over_factors(squares, loss.curvature_factor(outputs))
 
@@ -202,7 +202,7 @@ def pull_back(network: Network, params: Params, inputs: jax.Array) -> tuple[jax.
 
 def _moments(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Σ over examples of g, |g| and g², each in the kernel's own shape."""
-    vectors = _vectors(layer, inputs, examples)
+    vectors = vectors_of(layer, inputs, examples)
     deltas = deltas.reshape(*vectors.shape[:3], -1)
     if vectors.shape[1] == 1:
         pairs = [(power(vectors), power(deltas)) for power in (jnp.asarray, jnp.abs, jnp.square)]
@@ -220,9 +220,9 @@ def _moments(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) 
     return mean, absolute, square
 
 
-def _squares(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) -> jax.Array:
+def squares_of(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) -> jax.Array:
     """Σ over examples and factors of g², in the kernel's own shape; `deltas` has the factors in front."""
-    vectors = _vectors(layer, inputs, examples)
+    vectors = vectors_of(layer, inputs, examples)
     together = jnp.moveaxis(deltas.reshape(len(deltas), *vectors.shape[:3], -1), 0, 2)
     if vectors.shape[1] == 1:
         total = jnp.einsum("npgi,npgo->gio", vectors**2, (together**2).sum(2), precision="highest")
@@ -237,7 +237,7 @@ def _squares(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) 
     return layer.from_matrix(total)
 
 
-def _vectors(layer: Layer, inputs: jax.Array, examples: int) -> jax.Array:
+def vectors_of(layer: Layer, inputs: jax.Array, examples: int) -> jax.Array:
     """What a layer multiplies: `[examples, positions, groups, fan_in]`.
 
     Raises:

@@ -1,0 +1,235 @@
+"""Fit: all that is left of a network at once, to the dense network's own outputs, without labels.
+
+Layers refitted one after the other each do their best for their own outputs. What is left over is the network's,
+
+    min_θ D(θ) = ½ E‖F^½ (f_θ(x) − f_0(x))‖²,
+
+a nonlinear least-squares problem over the kept weights, the biases, and scales and biases of normalizations (θ). It is solved
+by Levenberg-Marquardt: with J the Jacobian of the outputs by θ, each step solves
+
+    (E[JᵀFJ] + λ) s = −E[JᵀF (f_θ − f_0)]
+
+by conjugate gradients, which need J and Jᵀ only as products (`jax.jvp`, `jax.vjp`), and is taken if D falls; λ then shrinks,
+else it grows.
+
+References:
+    Marquardt, *An algorithm for least-squares estimation of nonlinear parameters*, 1963.
+    Martens, *Deep learning via Hessian-free optimization*, ICML 2010, section 4 (Gauss-Newton products).
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from annealsubnet.batches import stream
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.masks import Mask
+from annealsubnet.networks import Network, Params
+from annealsubnet.statistics.passes import backward_chunk
+from annealsubnet.statistics.weight_distance import squared_distances
+
+logger = logging.getLogger(__name__)
+
+_FIRST_DAMPING = 0.01
+"""λ of the first step, in units of the mean diagonal of E[JᵀFJ]."""
+_TOLERANCE = 0.01
+"""A step that lowers D by a smaller share is the last."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where the fit ended.
+
+    Attributes:
+        params: with the mask's zeros.
+        value: D there.
+        start: D before.
+        examples: how many examples were passed through the network, forward or back, each time counted.
+    """
+
+    params: Params
+    value: float
+    start: float
+    examples: int
+
+    def __repr__(self) -> str:
+        return f"Fit(distance {self.start:.4g} to {self.value:.4g}, {self.examples:,} examples read)"
+
+
+def fit_network(
+    network: Network,
+    mask: Mask,
+    batches: Iterable[Any],
+    *,
+    params: Params,
+    target_params: Params | None = None,
+    steps: int = 4,
+    products: int = 30,
+    loss: Loss = cross_entropy,
+) -> Fit:
+    """Levenberg-Marquardt on the distance to the dense network.
+
+    Args:
+        network: traced.
+        mask: what is kept; its zeros stay zeros.
+        batches: inputs or (inputs, labels); labels are not read. They are held in memory.
+        params: where to start.
+        target_params: of the dense network; the network's own by default.
+        steps: at most.
+        products: of conjugate gradients in a step, each a pass forward and back through all batches.
+        loss: whose Hessian F measures outputs.
+
+    Returns:
+        Fit: its distance is never above the start's.
+
+    Raises:
+        ValueError: for bad batches or a mask for another model.
+    """
+    size = backward_chunk(network)
+    inputs, weights = _stacked(np.concatenate([batch for batch, _ in stream(batches)]), size)
+    dense = network.params if target_params is None else target_params
+    target = _outputs_of(network)(dense, inputs)
+    keeps = {path: jnp.asarray(keep, params[path].dtype) for path, keep in mask.keeps().items()}
+    now = mask.multiply(params)
+    measure, step = _measure_of(network, loss), _step_of(network, loss)
+    signs = mask.multiply(_signs(now))
+    value = start = float(measure(now, inputs, target, weights))
+    count, damping = int(weights.sum()), _FIRST_DAMPING
+    examples = 2 * count
+    for _ in range(steps):
+        move, used = step(now, keeps, signs, inputs, target, weights, jnp.float32(damping), jnp.int32(products))
+        found = {path: now[path] + move[path] for path in now}
+        fell = float(measure(found, inputs, target, weights))
+        examples += count * (int(used) + 3)
+        logger.info("fit: distance %.4g to %.4g at damping %.1e, %d products", value, fell, damping, int(used))
+        if not fell < value:
+            damping *= 10
+            continue
+        share = (value - fell) / value
+        now, value, damping = found, fell, damping / 3
+        if share < _TOLERANCE:
+            break
+    return Fit(now, value, start, examples)
+
+
+def _stacked(inputs: np.ndarray, size: int) -> tuple[jax.Array, jax.Array]:
+    """Inputs as `[chunks, size, ...]`, and 1 for each example, 0 for those that fill up the last chunk."""
+    number = -(-len(inputs) // size)
+    size = -(-len(inputs) // number)
+    padding = number * size - len(inputs)
+    padded = np.concatenate([inputs, np.zeros((padding, *inputs.shape[1:]), inputs.dtype)])
+    weights = np.arange(number * size) < len(inputs)
+    shape = (number, size)
+    return jnp.asarray(padded.reshape(*shape, *inputs.shape[1:])), jnp.asarray(weights.reshape(shape), jnp.float32)
+
+
+def _outputs_of(network: Network) -> Any:
+    @network.jitted("fit outputs")
+    def outputs(params: Params, inputs: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda chunk: network.apply(params, chunk), inputs)
+
+    return outputs
+
+
+def _measure_of(network: Network, loss: Loss) -> Any:
+    """The distance of parameters, over stacked examples."""
+
+    @network.jitted("fit distance", loss)
+    def measure(params: Params, inputs: jax.Array, target: jax.Array, weights: jax.Array) -> jax.Array:
+        def chunk(arrays: Any) -> jax.Array:
+            images, outputs, ones = arrays
+            return ones @ squared_distances(network.apply(params, images), outputs, loss)
+
+        return jax.lax.map(chunk, (inputs, target, weights)).sum() / weights.sum()
+
+    return measure
+
+
+def _step_of(network: Network, loss: Loss) -> Any:
+    """One damped Gauss-Newton step by at most so many conjugate gradients, and how many it took."""
+
+    @network.jitted("fit step", loss)
+    def step(
+        params: Params,
+        keeps: Params,
+        signs: Params,
+        inputs: jax.Array,
+        target: jax.Array,
+        weights: jax.Array,
+        damping: Any,
+        products: Any,
+    ) -> Any:
+        total = weights.sum()
+
+        def kept(tree: Params) -> Params:
+            return {path: value * keeps[path] if path in keeps else value for path, value in tree.items()}
+
+        def summed(function: Any) -> Params:
+            """The sum over chunks of a tree of arrays, times the mask."""
+            add = lambda sums, arrays: (jax.tree.map(jnp.add, sums, function(*arrays)), None)  # noqa: E731
+            zeros = jax.tree.map(jnp.zeros_like, dict(params))
+            return kept(jax.lax.scan(add, zeros, (inputs, target, weights))[0])
+
+        def curved(outputs: jax.Array, target: jax.Array, ones: jax.Array) -> jax.Array:
+            factors = loss.curvature_factor(target).astype(outputs.dtype)
+            along = jnp.einsum("cnk,nk->cn", factors, outputs)
+            return jnp.einsum("cn,cnk->nk", along, factors) * (ones / total)[:, None]
+
+        def slope(images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
+            outputs, pull = jax.vjp(lambda values: network.apply(values, images), dict(params))
+            return pull(curved(outputs - target, target, ones))[0]
+
+        def product(direction: Params) -> Params:
+            def chunk(images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
+                function = lambda values: network.apply(values, images)  # noqa: E731
+                _, moved = jax.jvp(function, (dict(params),), (direction,))
+                return jax.vjp(function, dict(params))[1](curved(moved, target, ones))[0]
+
+            return summed(chunk)
+
+        # zᵀ G z of one draw of signs is the trace of G in expectation.
+        entries = sum(jnp.sum(jnp.abs(value)) for value in signs.values())
+        mean = sum(jnp.vdot(value, signs[path]) for path, value in product(signs).items()) / entries
+        return _conjugate_gradients(product, summed(slope), damping * jnp.maximum(mean, 1e-12), products)
+
+    return step
+
+
+def _signs(params: Params) -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), len(params))
+    return {
+        path: jax.random.rademacher(key, value.shape, dtype=value.dtype)
+        for key, (path, value) in zip(keys, params.items(), strict=True)
+    }
+
+
+def _conjugate_gradients(product: Any, slope: Params, damping: Any, most: Any) -> tuple[Params, jax.Array]:
+    """Solve (G + damping) s = −slope, to a hundredth of the slope's length."""
+
+    def dot(left: Params, right: Params) -> Any:
+        return sum(jnp.vdot(left[path], right[path]) for path in left)
+
+    def going(state: Any) -> Any:
+        *_, square, number = state
+        return (number < most) & (square > 1e-4 * first)
+
+    def advance(state: Any) -> Any:
+        found, residual, direction, square, number = state
+        turned = jax.tree.map(lambda value, along: value + damping * along, product(direction), direction)
+        length = square / jnp.maximum(dot(direction, turned), 1e-30)
+        found = jax.tree.map(lambda value, along: value + length * along, found, direction)
+        residual = jax.tree.map(lambda value, along: value - length * along, residual, turned)
+        new = dot(residual, residual)
+        direction = jax.tree.map(lambda value, along: value + new / square * along, residual, direction)
+        return found, residual, direction, new, number + 1
+
+    residual = jax.tree.map(jnp.negative, slope)
+    first = dot(residual, residual)
+    start = (jax.tree.map(jnp.zeros_like, residual), residual, residual, first, jnp.int32(0))
+    found, _, _, _, number = jax.lax.while_loop(going, advance, start)
+    return found, number
