@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from annealsubnet.refitting import refit
     from annealsubnet.shrinking import shrink
     from annealsubnet.solvers import Annealer, solve
+    from annealsubnet.tickets import find_ticket
 
     __version__: str
 
@@ -38,6 +39,7 @@ _HOME = {
     "Network": "networks",
     "Problem": "problems",
     "evaluate": "evaluation",
+    "find_ticket": "tickets",
     "from_function": "networks",
     "from_linen": "networks",
     "masked": "masks",
@@ -58,6 +60,7 @@ __all__ = [
     "baselines",
     "evaluate",
     "examples",
+    "find_ticket",
     "from_function",
     "from_linen",
     "leap",

@@ -1,0 +1,126 @@
+"""Measured landscapes: the loss of a network in all settings of small windows of its neurons.
+
+For window w the loss is measured for all 2^{K+1} settings of its neurons' gates, the others at the present mask m. Whole-loss
+tables must not be added up: a flip that stands in K + 1 windows would count K + 1 times. So each table becomes a polynomial in
+the flips δ_i = x_i ⊕ m_i, each coefficient the mean over the windows that contain it, and goes to one of them:
+
+    L(m ⊕ δ) ≈ Σ_S c̄_S Π_{i ∈ S} δ_i
+
+It is exact within a window wherever all windows agree, and coefficients of flips far apart are absent.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from annealsubnet.batches import Batches, first_inputs
+from annealsubnet.landscapes.landscape import Landscape, mobius, zeta
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.networks import Network, as_network
+from annealsubnet.statistics.passes import labeled_for
+
+_LANES = 256
+"""Settings whose networks are evaluated at once."""
+
+
+def measure_landscape(
+    model: Any,
+    batches: Batches,
+    windows: np.ndarray,
+    *,
+    site: str,
+    mask: Mapping[str, Any] | None = None,
+    loss: Loss = cross_entropy,
+) -> Landscape:
+    """The loss as a landscape over the neurons of one site.
+
+    Args:
+        model: anything with layers; not changed.
+        batches: of (inputs, labels); every setting is measured on all of them.
+        windows: `[windows, members]` neurons of the site.
+        site: whose neurons are the variables.
+        mask: where the other gates stand, by site; all open if None.
+        loss: of one example.
+
+    Returns:
+        A landscape over x, the gates of the site; its energy at the mask is the loss there.
+
+    Raises:
+        ValueError: for a site the network does not have, windows of other neurons, or bad batches.
+    """
+    network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
+    if site not in network.neurons:
+        raise ValueError(f"The network has no neurons at {site!r}; it has them at {sorted(network.neurons)}.")
+    size = network.neurons[site].size
+    gates = {name: jnp.asarray(np.asarray(kept), jnp.float32) for name, kept in (mask or {}).items()}
+    base = np.asarray(gates.pop(site, np.ones(size)), np.float64) > 0.5
+    if np.min(windows) < 0 or np.max(windows) >= size:
+        raise ValueError(f"Windows name neurons {np.min(windows)} to {np.max(windows)}; {site!r} has {size}.")
+    tables = measured_tables(network, batches, windows, base, gates, site=site, loss=loss)
+    return averaged(windows, tables, base)
+
+
+def measured_tables(
+    network: Network,
+    batches: Batches,
+    windows: np.ndarray,
+    base: np.ndarray,
+    gates: Mapping[str, jax.Array],
+    *,
+    site: str,
+    loss: Loss,
+) -> np.ndarray:
+    """The mean loss for every setting of the *flips* of every window, `[windows, 2^members]`."""
+    settings = 2 ** windows.shape[1]
+    bits = (np.arange(settings)[:, None] >> np.arange(windows.shape[1])) & 1
+    total, count = np.zeros(len(windows) * settings), 0
+
+    @network.jitted("landscape", loss, site, tuple(sorted(gates)))
+    def step(params: Any, lanes: jax.Array, gates: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        def one(gate: jax.Array) -> jax.Array:
+            # Only what follows the gates depends on the lane, so layers before them are computed once.
+            outputs = network.run(params, inputs, gates={**gates, site: gate})[0]
+            return loss.value(outputs, labels).sum()
+
+        return jax.vmap(one)(lanes)
+
+    for inputs, labels in labeled_for(network, batches, loss):
+        count += len(labels)
+        for start in range(0, total.size, _LANES):
+            place = np.arange(start, min(start + _LANES, total.size))
+            lanes = np.repeat(base[None].astype(np.float32), _LANES, axis=0)
+            rows, chosen = np.arange(place.size)[:, None], windows[place // settings]
+            lanes[rows, chosen] = base[chosen] ^ (bits[place % settings] > 0)
+            values = step(network.params, lanes, gates, inputs, labels)
+            total[place] += np.asarray(values, np.float64)[: place.size]
+    return total.reshape(len(windows), settings) / count
+
+
+def averaged(windows: np.ndarray, tables: np.ndarray, base: np.ndarray) -> Landscape:
+    """One landscape of whole-loss tables over flips: mean coefficients, each in one window.
+
+    Args:
+        windows: `[windows, members]`.
+        tables: of the whole loss over the flips of each window.
+        base: the mask the flips are taken from.
+    """
+    coefficients = mobius(tables)
+    members = windows.shape[1]
+    sums: dict[tuple[int, ...], list[float]] = {}
+    homes: dict[tuple[int, ...], tuple[int, int]] = {}
+    for number, window in enumerate(windows.tolist()):
+        for setting in range(2**members):
+            key = tuple(sorted(window[bit] for bit in range(members) if setting >> bit & 1))
+            sums.setdefault(key, []).append(coefficients[number, setting])
+            homes.setdefault(key, (number, setting))
+    placed = np.zeros_like(coefficients)
+    for key, values in sums.items():
+        placed[homes[key]] = np.mean(values)
+    flipped = zeta(placed)
+    # From flips to gates: entry x of the table is entry x ⊕ m.
+    codes = (base[windows].astype(np.int64) << np.arange(members)).sum(axis=1)
+    entries = np.arange(2**members)[None] ^ codes[:, None]
+    return Landscape(windows, np.take_along_axis(flipped, entries, axis=1), len(base))

@@ -1,0 +1,19 @@
+"""Tickets: subnetworks of random networks that perform without any weight being trained.
+
+Example:
+    >>> import annealsubnet as asn
+    >>> data, network = asn.examples.load("digits", seed=0), asn.examples.named_network("digits-mlp")
+    >>> batches = data.batches("train", 256, normalize=network.normalize)
+    >>> inputs, _ = next(iter(batches))
+    >>> model = initialize(network.build(seed=0), keep=0.5, example=inputs, seed=0)
+    >>> mask = find_ticket(model, batches, keep=0.5, passes=20, seed=0)
+    >>> mask
+    Mask(weight, 8,512 of 17,024 kept in 3 sites)
+"""
+
+from annealsubnet.tickets.find import find_ticket
+from annealsubnet.tickets.initialize import initialize
+from annealsubnet.tickets.rounds import Check
+from annealsubnet.tickets.rules import Rule, annealed, edge_popup, latent_scores, supermask
+
+__all__ = ["Check", "Rule", "annealed", "edge_popup", "find_ticket", "initialize", "latent_scores", "supermask"]

@@ -1,0 +1,145 @@
+"""Find a ticket: in a network whose weights stay as they are, a subnetwork that performs.
+
+Thousands of rounds, one annealing: scores collect the evidence of small batches, and masks are drawn at a temperature that
+falls to zero (`rules`). No weight, bias or normalization statistic is ever changed.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from annealsubnet.batches import Batches, first_inputs
+from annealsubnet.budgets import Budget, Keep, budget_of
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.masks import Mask
+from annealsubnet.networks import as_network
+from annealsubnet.tickets.coupled import Coupling
+from annealsubnet.tickets.draws import Augment, draws_of
+from annealsubnet.tickets.rounds import Check, Search, advance, begin, read_progress
+from annealsubnet.tickets.rules import Rule, annealed
+from annealsubnet.tickets.switches import Switches
+
+logger = logging.getLogger(__name__)
+
+
+def find_ticket(
+    model: Any,
+    batches: Batches,
+    *,
+    keep: Keep = 0.5,
+    price: float | None = None,
+    keep_from: float | None = None,
+    unit: str = "weight",
+    scope: str = "layer",
+    exclude: Iterable[str] = (),
+    loss: Loss = cross_entropy,
+    passes: float = 10,
+    batch_size: int = 100,
+    rule: Rule | None = None,
+    coupling: float = 0.0,
+    augment: Augment | None = None,
+    checks: int = 10,
+    held_in: int = 500,
+    seed: int,
+    report: Callable[[Check], None] | None = None,
+    state_file: str | Path | None = None,
+    resume: bool = False,
+) -> Mask:
+    """The mask of a subnetwork that performs without any weight being trained.
+
+    Args:
+        model: with random weights (see `initialize`), in evaluation mode: an `nnx.Module`, what `from_linen` or
+            `from_function` return, or a `Network`. It is not changed.
+        batches: of (inputs, labels), read once and put together.
+        keep: how much stays of each layer (see `scope`): a fraction in (0, 1], a count, or either by layer.
+        price: keep whatever unit has a score above this, instead of a fixed count; 0 asks only for a better loss.
+        keep_from: start from this share and get to `keep` by half of the rounds, geometrically.
+        unit: "weight" or "neuron" ("head" where there are attentions).
+        scope: over which units `keep` counts: each "layer", the "network", or the fan-in of each "neuron".
+        exclude: layers to leave whole.
+        loss: of one example.
+        passes: how often every example is seen; the whole schedule ends there.
+        batch_size: examples a round.
+        rule: how scores become masks; `annealed()` if None (or `latent_scores()`, `edge_popup()`, `supermask()`).
+        coupling: γ, the weight of the couplings within each neuron's fan-in, in units of the step; weights only.
+        augment: `(inputs, generator) -> inputs`, applied to each round's examples.
+        checks: how often the ground state is judged; the best of them is the answer.
+        held_in: examples it is judged on, drawn from `batches`.
+        seed: the same seed gives the same ticket.
+        report: called with every `Check`.
+        state_file: where the search is saved at every check and on an interrupt.
+        resume: go on from `state_file`.
+
+    Returns:
+        The mask.
+
+    Raises:
+        ValueError: for batches without labels, of one class, or not finite; a loss that is NaN at the start (rescale the
+            weights); a `keep` that leaves a layer without units; settings that do not fit; a state of another search.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> from annealsubnet.networks import from_function
+        >>> rng = np.random.default_rng(0)
+        >>> params = {"hidden": {"kernel": rng.normal(size=(4, 32))}, "out": {"kernel": rng.normal(size=(32, 2))}}
+        >>> def network(params, inputs, tap):
+        ...     return tap.dense("out", jax.nn.relu(tap.dense("hidden", inputs)))
+        >>> inputs = rng.normal(size=(200, 4)).astype(np.float32)
+        >>> labels = (inputs[:, 0] > 0).astype(np.int32)
+        >>> model = from_function(network, jax.tree.map(jnp.float32, params))
+        >>> find_ticket(model, [(inputs, labels)], keep=0.5, batch_size=20, seed=0)
+        Mask(weight, 96 of 192 kept in 2 sites)
+    """
+    network = as_network(model, first_inputs(batches))
+    budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
+    _check(budget, price, keep_from, passes, coupling, checks, held_in, resume, state_file)
+    draws = draws_of(network, batches, loss, size=batch_size, seed=seed, augment=augment)
+    rounds = max(1, round(passes * len(draws.labels) / draws.size))
+    search = Search(
+        Switches(network, budget, loss),
+        rule or annealed(),
+        draws,
+        rounds,
+        min(checks, rounds),
+        min(held_in, len(draws.labels)),
+        price,
+        keep_from,
+        Coupling(coupling) if coupling > 0 else None,
+        seed,
+    )
+    path = None if state_file is None else Path(state_file)
+    progress = read_progress(search, path) if resume and path is not None else begin(search)
+    progress = advance(search, progress, report=report or _logged, save_to=path)
+    return Mask.of(network, unit, progress.best)
+
+
+def _logged(check: Check) -> None:
+    logger.info(
+        "round %d: held-in loss %.4f (predicted change %+.4f, actual %+.4f), %d flips",
+        check.round, check.held_in_loss, check.predicted, check.actual, check.flips,
+    )  # fmt: skip
+
+
+def _check(
+    budget: Budget,
+    price: float | None,
+    keep_from: float | None,
+    passes: float,
+    coupling: float,
+    checks: int,
+    held_in: int,
+    resume: bool,
+    state_file: Any,
+) -> None:
+    """Refuse settings that do not fit."""
+    if not passes > 0:
+        raise ValueError(f"passes is {passes}; give how often every example is to be seen, above 0.")
+    if checks < 1 or held_in < 1:
+        raise ValueError(f"checks and held_in must be at least 1; they are {checks} and {held_in}.")
+    if coupling < 0 or (coupling > 0 and budget.unit != "weight"):
+        raise ValueError(f'coupling is {coupling} for unit="{budget.unit}"; it is at least 0, and above 0 for weights only.')
+    if keep_from is not None and (price is not None or not 0 < keep_from <= 1):
+        raise ValueError(f"keep_from is {keep_from}; it is a share in (0, 1], and goes with keep, not with price.")
+    if resume and state_file is None:
+        raise ValueError("resume=True needs the state_file to go on from.")

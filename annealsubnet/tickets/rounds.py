@@ -1,0 +1,331 @@
+"""Rounds: the loop of every search for a ticket, its log, and the state from which it goes on.
+
+A round reads a few examples once, forward and back: gradient at the mask → scores → energy → the next mask. Every so often the
+search is checked: the ground state of the present scores is judged on held-in examples, its change of the loss since the last
+check is compared with what the model predicted, and the best mask so far is remembered; it is the answer.
+"""
+
+import json
+import math
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from annealsubnet.tickets.coupled import Coupling, couple
+from annealsubnet.tickets.draws import Draws
+from annealsubnet.tickets.rules import PRICE_EVERY, Clock, Rule, State
+from annealsubnet.tickets.switches import Switches
+from annealsubnet.tickets.thermal import ground_state, prices
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was seen at one check of a search.
+
+    Attributes:
+        round: rounds done.
+        seen: examples seen by rounds.
+        read: examples passed forward or backward for any purpose, checks included; once for each pass.
+        seconds: wall time of the search so far.
+        loss: mean loss of the rounds' own masks since the last check.
+        held_in_loss, held_in_accuracy: of the ground state, on the held-in examples.
+        kept: units in the ground state.
+        flips: units in which it differs from that of the last check.
+        temperature: in units of the scores.
+        predicted_linear: change of the held-in loss since the last check by the gradient there.
+        predicted: the same with the Gauss-Newton curvature of all units.
+        actual: the change that came.
+        accepted: whether this is the best mask so far.
+    """
+
+    round: int
+    seen: int
+    read: int
+    seconds: float
+    loss: float
+    held_in_loss: float
+    held_in_accuracy: float
+    kept: int
+    flips: int
+    temperature: float
+    predicted_linear: float
+    predicted: float
+    actual: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """Everything that a search is, but its progress.
+
+    Attributes:
+        switches: the units and the loss.
+        rule: how scores become masks.
+        draws: the examples of each round.
+        rounds: how many.
+        checks: how often the search is checked, the end included.
+        held_in: examples that checks read.
+        price: a unit stays when its score is above; None where the budget fixes the count.
+        keep_from: share kept at the start, falling geometrically to what is asked for by half of the rounds; None for all
+        along. coupling: γ and how its blocks are annealed; None for γ = 0.
+        seed: of scores and masks.
+    """
+
+    switches: Switches
+    rule: Rule
+    draws: Draws
+    rounds: int
+    checks: int
+    held_in: int
+    price: float | None
+    keep_from: float | None
+    coupling: Coupling | None
+    seed: int
+
+    def clock(self, number: int) -> Clock:
+        """The time at round `number`, from 0."""
+        share = number / self.rounds
+        step = self.rule.step * 0.5 * (1 + math.cos(math.pi * share))
+        more = 1.0
+        if self.keep_from is not None:
+            budget = self.switches.budget
+            more = max(self.keep_from * budget.size / budget.total, 1.0) ** max(0.0, 1 - 2 * share)
+        return Clock(number + 1.0, step, self.rule.step * self.rule.temperature * (1 - share), more)
+
+    def due(self, done: int) -> bool:
+        """Whether a check follows the `done`-th round."""
+        return done == self.rounds or (done * self.checks) // self.rounds > ((done - 1) * self.checks) // self.rounds
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must agree for a saved state to go on."""
+        shapes = {name: list(shape) for name, shape in self.switches.shapes.items()}
+        coupling = None if self.coupling is None else asdict(self.coupling)
+        return {
+            "rule": [self.rule.name, self.rule.step, self.rule.temperature], "rounds": self.rounds, "seed": self.seed,
+            "examples": len(self.draws.labels), "batch_size": self.draws.size, "units": shapes, "price": self.price,
+            "kept": self.switches.budget.total, "keep_from": self.keep_from, "coupling": coupling, "checks": self.checks,
+        }  # fmt: skip
+
+
+@dataclass
+class Progress:
+    """How far a search has come. (Changed by `advance`; a search itself never is.)"""
+
+    state: State
+    done: int = 0
+    seconds: float = 0.0
+    read: int = 0
+    best: dict[str, np.ndarray] = field(default_factory=dict)
+    best_loss: float = math.inf
+    last: dict[str, np.ndarray] = field(default_factory=dict)
+    last_loss: float = math.nan
+    running: list[Any] = field(default_factory=list)
+    log: list[Check] = field(default_factory=list)
+
+
+def begin(search: Search) -> Progress:
+    """Scores without evidence, and the first mask.
+
+    Raises:
+        ValueError: if the loss at the first mask is not finite, or a site has no units kept.
+    """
+    shapes, key = search.switches.shapes, jax.random.key(search.seed)
+    scores = search.rule.begin(jax.random.fold_in(key, 0), shapes)
+    zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    clock = search.clock(0)
+    state = {"scores": scores, "mean": zeros, "square": zeros}
+    state["price"] = _price_step(search)(scores, clock)
+    state["mask"] = search.rule.draw(state, clock, jax.random.fold_in(key, 1))
+    progress = Progress(state)
+    progress.last = _ground(search, state)
+    progress.last_loss, _ = search.switches.measure(progress.last, *search.draws.held_in(search.held_in))
+    progress.read = min(search.held_in, len(search.draws.labels))
+    if not math.isfinite(progress.last_loss):
+        raise ValueError(
+            f"The loss of the network under a random mask is {progress.last_loss}: its activations overflow; "
+            'rescale the weights, for instance by annealsubnet.tickets.initialize(model, "signed-constant", seed=0).'
+        )
+    progress.best, progress.best_loss = progress.last, progress.last_loss
+    return progress
+
+
+def advance(
+    search: Search,
+    progress: Progress,
+    *,
+    until: int | None = None,
+    report: Callable[[Check], None] = lambda check: None,
+    save_to: Path | None = None,
+) -> Progress:
+    """Rounds up to `until`, all if None; `report` sees every check, and a file is written after each.
+
+    An interrupt (Ctrl-C) writes the file too, so that nothing is lost.
+    """
+    step, renew, draw = _round_step(search), _price_step(search), _draw_step(search)
+    every = PRICE_EVERY if search.rule.temperature > 0 else 1
+    key = jax.random.fold_in(jax.random.key(search.seed), 2)
+    end = search.rounds if until is None else min(until, search.rounds)
+    start = time.perf_counter() - progress.seconds
+    try:
+        while progress.done < end:
+            clock = search.clock(progress.done)
+            inputs, labels = search.draws.round(progress.done)
+            state, loss = step(search.switches.network.params, progress.state, inputs, labels, clock)
+            if search.price is None and progress.done % every == 0:
+                state["price"] = renew(state["scores"], clock)
+            state["mask"] = draw(state, clock, key)
+            if search.coupling is not None:
+                state = couple(search.switches, search.coupling, state, progress.state, clock, inputs, search.seed)
+            progress.state = state
+            progress.done += 1
+            progress.read += len(labels)
+            progress.running.append(loss)
+            if search.due(progress.done):
+                check = _checked(search, progress, clock, start)
+                report(check)
+                if save_to is not None:
+                    write_progress(search, progress, save_to)
+    except KeyboardInterrupt:
+        progress.seconds = time.perf_counter() - start
+        if save_to is not None:
+            write_progress(search, progress, save_to)
+        raise
+    progress.seconds = time.perf_counter() - start
+    return progress
+
+
+def _round_step(search: Search) -> Callable[..., tuple[State, jax.Array]]:
+    """From the state and a batch to the state with new scores, and the loss of the batch."""
+    network, mean_loss, update = search.switches.network, search.switches.mean_loss, search.rule.update
+
+    # Compiled apart: fused into one program they take twice as long on a CPU.
+    @network.jitted("ticket gradient", *search.switches.key)
+    def gradient(mask: Any, params: Any, inputs: jax.Array, labels: jax.Array) -> Any:
+        return jax.value_and_grad(mean_loss)(mask, params, inputs, labels)
+
+    @network.jitted("ticket update", search.rule)
+    def updated(state: State, slopes: Any, clock: Clock) -> State:
+        return update(state, slopes, clock)
+
+    def step(params: Any, state: State, inputs: Any, labels: Any, clock: Clock) -> tuple[State, jax.Array]:
+        loss, slopes = gradient(state["mask"], params, inputs, labels)
+        return updated(state, slopes, clock), loss
+
+    return step
+
+
+def _price_step(search: Search) -> Callable[[Any, Clock], dict[str, jax.Array]]:
+    """From scores to the price of a unit."""
+    rule, budget, price = search.rule, search.switches.budget, search.price
+
+    @search.switches.network.jitted("ticket price", rule, price, *search.switches.key)
+    def step(scores: Any, clock: Clock) -> dict[str, jax.Array]:
+        ranks = {name: rule.rank(values) for name, values in scores.items()}
+        if price is not None:
+            return {name: jnp.full((1,) * rank.ndim, price) for name, rank in ranks.items()}
+        return prices(ranks, clock.temperature if rule.temperature > 0 else None, budget, clock.more)
+
+    return step
+
+
+def _draw_step(search: Search) -> Callable[[State, Clock, jax.Array], dict[str, jax.Array]]:
+    """From scores and price to the mask of a round."""
+    rule = search.rule
+
+    @search.switches.network.jitted("ticket draw", rule)
+    def step(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+        return rule.draw(state, clock, jax.random.fold_in(key, jnp.asarray(clock.number, jnp.int32)))
+
+    return step
+
+
+def _ground(search: Search, state: State) -> dict[str, np.ndarray]:
+    ranks = {name: np.asarray(search.rule.rank(scores)) for name, scores in state["scores"].items()}
+    return ground_state(ranks, search.switches.budget, search.price)
+
+
+def _checked(search: Search, progress: Progress, clock: Clock, start: float) -> Check:
+    """Judge the ground state, compare its change with the model's, and remember it if it is the best."""
+    switches, held_in = search.switches, search.draws.held_in(search.held_in)
+    mask = _ground(search, progress.state)
+    flips = sum(int(np.count_nonzero(mask[name] != progress.last[name])) for name in mask)
+    loss, accuracy = switches.measure(mask, *held_in)
+    linear, quadratic = switches.predict(progress.last, mask, *held_in)
+    progress.read += 2 * len(held_in[1])
+    mean = float(np.mean([float(value) for value in progress.running]))
+    if not math.isfinite(mean):
+        raise ValueError(
+            f"The loss became {mean} before round {progress.done}: lower step={search.rule.step}, or rescale the weights."
+        )
+    accepted = loss < progress.best_loss
+    if accepted:
+        progress.best, progress.best_loss = mask, loss
+    progress.seconds = time.perf_counter() - start
+    actual = loss - progress.last_loss
+    check = Check(
+        progress.done, progress.done * search.draws.size, progress.read, progress.seconds, mean, loss, accuracy,
+        sum(int(array.sum()) for array in mask.values()), flips, float(clock.temperature), linear, quadratic, actual, accepted,
+    )  # fmt: skip
+    progress.last, progress.last_loss, progress.running = mask, loss, []
+    progress.log.append(check)
+    return check
+
+
+def write_progress(search: Search, progress: Progress, path: Path) -> None:
+    """Write all that the search needs to go on, whole or not at all."""
+    arrays = {f"{part}:{name}": np.asarray(value) for part, values in progress.state.items() for name, value in values.items()}
+    arrays |= {f"best:{name}": array for name, array in progress.best.items()}
+    arrays |= {f"last:{name}": array for name, array in progress.last.items()}
+    numbers = {name: getattr(progress, name) for name in ("done", "seconds", "read", "best_loss", "last_loss")}
+    header = {
+        "settings": search.settings,
+        "numbers": numbers,
+        "running": [float(value) for value in progress.running],
+        "log": [asdict(check) for check in progress.log],
+    }
+    draft = path.with_name(f".{path.name}.part")
+    with draft.open("wb") as file:
+        np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+    draft.replace(path)
+
+
+def read_progress(search: Search, path: Path) -> Progress:
+    """Read what `write_progress` wrote.
+
+    Raises:
+        ValueError: if the file is damaged, or its search had other settings (they are named).
+        FileNotFoundError: if there is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no saved search {path}; leave resume out to start one.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            arrays = {name: file[name] for name in file.files if name != "header"}
+        settings, numbers = header["settings"], header["numbers"]
+        log = [Check(**check) for check in header["log"]]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no saved search, or a damaged one: {error}") from error
+    ours = json.loads(json.dumps(search.settings))
+    different = sorted(name for name in ours if settings.get(name) != ours[name])
+    if different:
+        told = ", ".join(f"{name} {settings.get(name)} there and {ours[name]} here" for name in different[:3])
+        raise ValueError(f"{path} holds a search with other settings: {told}; use the same, or another file.")
+    state: State = {part: {} for part in ("scores", "mean", "square", "mask", "price")}
+    found: dict[str, dict[str, np.ndarray]] = {"best": {}, "last": {}}
+    for label, array in arrays.items():
+        part, _, name = label.partition(":")
+        if part in found:
+            found[part][name] = array
+        else:
+            state[part][name] = jnp.asarray(array)
+    # JAX's order of a dictionary is that of its keys; ours is that of the layers.
+    return Progress(state, best=found["best"], last=found["last"], running=header["running"], log=log, **numbers)

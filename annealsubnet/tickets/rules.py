@@ -1,0 +1,189 @@
+"""Rules: how scores turn evidence into masks. Every search for a ticket is one of these, in the same loop.
+
+Annealed (ours). Each unit has a score s_i, the evidence collected in its favor. A round takes the gradient g of the loss at the
+present mask m, adds a step to the scores and draws the next mask from the Boltzmann distribution of an energy:
+
+    s ← s − η_t ĝ / σ,      E(x) = −Σ_i (s_i − μ) x_i + ½ γ η_t (x − m)ᵀ G (x − m),      P(x) ∝ exp(−E(x) / T_t)
+
+ĝ is a running mean of g and σ² one of its mean square over the *layer*: scores stay comparable evidence within a layer, while
+Adam's own scale for every unit lets inputs that hardly vary vote like the others. G is block-diagonal over neurons (`blocks`),
+μ the price of a kept unit, and both η_t (half a cosine) and T_t (linearly) fall to zero over the rounds: the search is one
+simulated annealing, whose energy is learned while it cools. At γ = 0 the distribution is a product and is sampled exactly
+(`thermal`).
+
+Latent scores, edge-popup and supermasks are here too, so that all are run by the same loop on the same examples.
+
+References:
+    M. Courbariaux and others, BinaryNet, 2016 (latent scores with a straight-through gradient).
+    V. Ramanujan and others, What's Hidden in a Randomly Weighted Neural Network?, CVPR 2020, equations 2 to 4 (edge-popup).
+    H. Zhou and others, Deconstructing Lottery Tickets, NeurIPS 2019, section 5 (supermasks).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from annealsubnet.tickets.thermal import sampled
+
+State = dict[str, Any]
+"""A tree of arrays: "scores", "mask", "price" and what else the rule keeps, each by site."""
+
+_MEAN, _SQUARE, _TINY = 0.9, 0.999, 1e-12
+PRICE_EVERY = 10
+"""Rounds between two prices; at temperature zero, where a price costs a fifth, every round has its own."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What time it is in a search.
+
+    Attributes:
+        number: of the round, from 1.
+        step: η, how far a score moves at most (about).
+        temperature: in units of the scores.
+        more: times as many units as asked for stay in this round.
+    """
+
+    number: Any
+    step: Any
+    temperature: Any
+    more: Any = 1.0
+
+
+jax.tree_util.register_dataclass(Clock, data_fields=["number", "step", "temperature", "more"], meta_fields=[])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to search.
+
+    Attributes:
+        name: for tables.
+        step: η at the start.
+        temperature: T at the start, in units of `step`.
+        begin: `(key, shapes) -> scores`.
+        update: `(state, gradient, clock) -> state` with new scores.
+        draw: `(state, clock, key) -> mask`.
+        rank: from scores to what the ground state keeps the largest of.
+    """
+
+    name: str
+    step: float
+    temperature: float
+    begin: Callable[[jax.Array, Mapping[str, tuple[int, ...]]], dict[str, jax.Array]]
+    update: Callable[[State, Mapping[str, jax.Array], Clock], State]
+    draw: Callable[[State, Clock, jax.Array], dict[str, jax.Array]]
+    rank: Callable[[jax.Array], jax.Array] = lambda scores: scores
+
+    def __repr__(self) -> str:
+        return f"Rule({self.name!r}, step={self.step:g}, temperature={self.temperature:g})"
+
+
+def annealed(*, step: float = 0.0005, temperature: float = 1.0) -> Rule:
+    """Scores with one scale a layer, masks from the Boltzmann distribution.
+
+    Args:
+        step: η at the start; scores start within ±0.01.
+        temperature: at the start, in units of `step`; 0 takes the ground state in every round.
+    """
+    return Rule("annealed", step, temperature, _small, _by_layer, _boltzmann)
+
+
+def latent_scores(*, step: float = 0.0005) -> Rule:
+    """Straight-through Adam on latent scores, clipped to [−1, 1]; the mask is the ground state.
+
+    Args:
+        step: Adam's learning rate at the start.
+    """
+    return Rule("latent scores", step, 0.0, _small, _adam, _boltzmann)
+
+
+def edge_popup(*, step: float = 0.4, momentum: float = 0.9, decay: float = 1e-4) -> Rule:
+    """Edge-popup: SGD with momentum on scores whose largest absolute values are kept.
+
+    Args:
+        step: learning rate at the start; half a cosine to zero, as in the paper.
+        momentum: of SGD.
+        decay: weight decay of the scores.
+    """
+
+    def update(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
+        scores, speed = {}, {}
+        for name, old in state["scores"].items():
+            # The straight-through gradient is that of the gate; the absolute value passes it on with the score's sign.
+            slope = gradient[name] * jnp.sign(old) + decay * old
+            speed[name] = momentum * state["mean"][name] + slope
+            scores[name] = old - clock.step * speed[name]
+        return {**state, "scores": scores, "mean": speed}
+
+    def draw(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+        ranks = {name: jnp.abs(scores) for name, scores in state["scores"].items()}
+        return {name: (rank > state["price"][name]).astype(jnp.float32) for name, rank in ranks.items()}
+
+    return Rule("edge-popup", step, 0.0, _kaiming_uniform, update, draw, jnp.abs)
+
+
+def supermask(*, step: float = 0.1) -> Rule:
+    """Supermasks: Bernoulli masks with probabilities σ(s), a gradient through the sigmoid, Adam on s.
+
+    The expected count is left free, as in the paper, and starts at a half; the answer has the count asked for.
+    """
+
+    def update(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
+        through = {name: gradient[name] * jax.nn.sigmoid(s) * jax.nn.sigmoid(-s) for name, s in state["scores"].items()}
+        return _adam(state, through, clock, limit=jnp.inf)
+
+    def draw(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+        zero = {name: jnp.zeros(()) for name in state["scores"]}
+        return sampled(state["scores"], zero, jnp.ones(()), key)
+
+    return Rule("supermask", step, 0.0, _small, update, draw)
+
+
+def _adam(state: State, gradient: Mapping[str, jax.Array], clock: Clock, *, limit: Any = 1.0) -> State:
+    """Adam on the scores, clipped."""
+    scores, mean, square = {}, {}, {}
+    for name, old in state["scores"].items():
+        slope = gradient[name]
+        mean[name] = _MEAN * state["mean"][name] + (1 - _MEAN) * slope
+        square[name] = _SQUARE * state["square"][name] + (1 - _SQUARE) * slope**2
+        size = jnp.sqrt(square[name] / (1 - _SQUARE**clock.number)) + _TINY
+        change = clock.step * mean[name] / (1 - _MEAN**clock.number) / size
+        scores[name] = jnp.clip(old - change, -limit, limit)
+    return {**state, "scores": scores, "mean": mean, "square": square}
+
+
+def _by_layer(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
+    """A running mean of the gradient, in units of its root mean square over the layer."""
+    scores, mean, square = {}, {}, {}
+    for name, old in state["scores"].items():
+        slope = gradient[name]
+        mean[name] = _MEAN * state["mean"][name] + (1 - _MEAN) * slope
+        square[name] = _SQUARE * state["square"][name] + (1 - _SQUARE) * jnp.mean(slope**2)
+        size = jnp.sqrt(square[name] / (1 - _SQUARE**clock.number)) + _TINY
+        scores[name] = old - clock.step * mean[name] / (1 - _MEAN**clock.number) / size
+    return {**state, "scores": scores, "mean": mean, "square": square}
+
+
+def _boltzmann(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+    """The next mask at this temperature."""
+    return sampled(state["scores"], state["price"], clock.temperature, key)
+
+
+def _small(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:
+    """Scores near zero: no evidence yet, ties broken."""
+    keys = {name: jax.random.fold_in(key, number) for number, name in enumerate(shapes)}
+    return {name: jax.random.uniform(keys[name], shape, minval=-0.01, maxval=0.01) for name, shape in shapes.items()}
+
+
+def _kaiming_uniform(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:
+    """As the reference implementation draws them: uniform within ±1/√fan-in (Kaiming's with a = √5)."""
+    scores = {}
+    for number, (name, shape) in enumerate(shapes.items()):
+        bound = max(1, prod(shape[:-1])) ** -0.5
+        scores[name] = jax.random.uniform(jax.random.fold_in(key, number), shape, minval=-bound, maxval=bound)
+    return scores

@@ -1,0 +1,164 @@
+"""find_ticket: exact counts, the same ticket again, resumed searches, and what it refuses."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from annealsubnet import evaluate
+from annealsubnet.examples import load, named_network
+from annealsubnet.examples.architectures import CNN, MLP
+from annealsubnet.networks import as_network
+from annealsubnet.tickets import annealed, edge_popup, find_ticket, initialize, latent_scores, supermask
+
+
+@pytest.fixture(scope="module")
+def case():
+    data, named = load("digits", seed=0), named_network("digits-mlp")
+    batches = list(data.batches("train", 500, normalize=named.normalize, examples=400))
+    model = MLP((8, 8, 1), (24, 10), rngs=nnx.Rngs(0))
+    return as_network(initialize(model, keep=0.5, example=batches[0][0], seed=0), batches[0][0]), batches
+
+
+def same(one, other):
+    return all((one.kept[name] == other.kept[name]).all() for name in one.kept)
+
+
+@pytest.mark.parametrize("rule", [annealed(), latent_scores(), edge_popup(), supermask()], ids=lambda rule: rule.name)
+def test_every_rule_keeps_exactly_what_was_asked_and_learns(case, rule):
+    network, batches = case
+    mask = find_ticket(network, batches, keep=0.5, passes=6, batch_size=20, rule=rule, seed=0)
+    assert {name: int(kept.sum()) for name, kept in mask.kept.items()} == {"fc1": 768, "fc2": 120}
+    random = np.random.default_rng(0).permuted(mask.kept["fc1"], axis=0)
+    shuffled = type(mask).of(network, "weight", {"fc1": random, "fc2": mask.kept["fc2"]})
+    assert evaluate(network, batches, mask).loss < evaluate(network, batches, shuffled).loss
+
+
+def test_weights_are_left_alone(case):
+    network, batches = case
+    before = {path: np.array(value) for path, value in network.params.items()}
+    mask = find_ticket(network, batches, passes=1, batch_size=20, seed=0)
+    found = mask.multiply(network.params)
+    for path, value in before.items():
+        assert (np.asarray(network.params[path]) == value).all()
+        assert ((np.asarray(found[path]) == value) | (np.asarray(found[path]) == 0)).all()
+
+
+@pytest.mark.parametrize(("keep", "scope"), [(0.1, "layer"), (7, "neuron"), (0.3, "network"), ({"fc1": 0.25}, "layer")])
+def test_counts_of_every_scope(case, keep, scope):
+    network, batches = case
+    mask = find_ticket(network, batches, keep=keep, scope=scope, passes=1, batch_size=40, seed=0)
+    if scope == "neuron":
+        assert all((kept.sum(axis=0) == 7).all() for kept in mask.kept.values())
+    else:
+        wanted = {0.1: 178, 0.3: 533}.get(keep if isinstance(keep, float) else 0, 384)
+        assert mask.kept_count == wanted
+
+
+def test_free_counts_and_schedules(case):
+    network, batches = case
+    free = find_ticket(network, batches, price=0.0, passes=2, batch_size=20, seed=0)
+    assert 0 < free.kept_count < free.size
+    mask = find_ticket(network, batches, keep=0.1, keep_from=0.5, passes=2, batch_size=20, seed=0)
+    assert mask.kept_count == 154 + 24
+
+
+def test_neurons_and_convolutions():
+    data, named = load("digits", seed=0), named_network("digits-cnn")
+    batches = list(data.batches("train", 200, normalize=named.normalize, examples=200))
+    model = CNN((8, 8, 1), channels=(4, 4), hidden=8, rngs=nnx.Rngs(0))
+    model.eval()
+    network = as_network(initialize(model, example=batches[0][0], seed=0), batches[0][0])
+    neurons = find_ticket(network, batches, unit="neuron", keep=0.5, passes=1, batch_size=50, seed=0)
+    assert {name: int(kept.sum()) for name, kept in neurons.kept.items()} == {"conv1": 2, "conv2": 2, "fc1": 4}
+    weights = find_ticket(network, batches, keep=0.5, coupling=0.5, passes=1, batch_size=50, seed=0)
+    assert all(2 * int(kept.sum()) == kept.size for kept in weights.kept.values())
+
+
+def test_a_resumed_search_gives_the_same_ticket(case, tmp_path):
+    network, batches = case
+    options = {"passes": 2, "batch_size": 20, "seed": 3, "checks": 5}
+    whole = find_ticket(network, batches, **options)
+    path = tmp_path / "search.npz"
+
+    def interrupt(check):
+        if check.round >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_ticket(network, batches, report=interrupt, state_file=path, **options)
+    rounds = []
+    resumed = find_ticket(network, batches, state_file=path, resume=True, report=lambda c: rounds.append(c.round), **options)
+    assert same(whole, resumed) and rounds == [24, 32, 40]
+    with pytest.raises(ValueError, match="other settings: seed"):
+        find_ticket(network, batches, state_file=path, resume=True, **{**options, "seed": 4})
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        find_ticket(network, batches, state_file=path, resume=True, **options)
+
+
+def test_checks_say_what_was_predicted_and_what_came(case):
+    network, batches = case
+    checks = []
+    find_ticket(network, batches, passes=3, batch_size=20, checks=6, held_in=100, seed=0, report=checks.append)
+    assert [check.round for check in checks] == [10, 20, 30, 40, 50, 60]
+    assert all(check.seen == 20 * check.round for check in checks)
+    assert all(check.read == check.seen + 100 + 200 * (n + 1) for n, check in enumerate(checks))
+    losses = [check.held_in_loss for check in checks]
+    np.testing.assert_allclose(np.diff(losses), [check.actual for check in checks][1:], rtol=1e-5, atol=1e-7)
+    assert checks[0].predicted_linear < 0 and checks[0].actual < 0
+
+
+def test_bad_input_is_refused_in_words(case):
+    network, batches = case
+    inputs, labels = batches[0]
+    with pytest.raises(ValueError, match="labels are needed"):
+        find_ticket(network, [inputs], seed=0)
+    with pytest.raises(ValueError, match="All 400 labels are 3"):
+        find_ticket(network, [(inputs, np.full_like(labels, 3))], seed=0)
+    with pytest.raises(ValueError, match="leaves none"):
+        find_ticket(network, batches, keep=1e-6, seed=0)
+    huge = network.replace(network.model.export({path: value * 1e30 for path, value in network.params.items()}))
+    with pytest.raises(ValueError, match="rescale the weights"):
+        find_ticket(huge, batches, seed=0)
+    for wrong in ({"passes": 0}, {"checks": 0}, {"coupling": -1.0}, {"coupling": 1.0, "unit": "neuron"}, {"resume": True}):
+        with pytest.raises(ValueError, match=r"; | needs "):
+            find_ticket(network, batches, seed=0, **wrong)
+
+
+def test_initializations_have_the_right_deviation():
+    model = MLP((50,), (400, 10), rngs=nnx.Rngs(0))
+    inputs = np.zeros((1, 50), np.float32)
+    for scheme in ("signed-constant", "kaiming-normal"):
+        kernel = np.asarray(initialize(model, scheme, keep=0.25, example=inputs, seed=1).fc1.kernel[...])
+        assert kernel.std() == pytest.approx(np.sqrt(2 / (0.25 * 50)), rel=0.03)
+    with pytest.raises(ValueError, match="scheme"):
+        initialize(model, "ones", example=inputs, seed=0)
+    assert jax.devices()
+
+
+_THREADS = """
+import numpy as np
+from flax import nnx
+from annealsubnet.examples import load, named_network
+from annealsubnet.tickets import find_ticket, initialize
+data, named = load("digits", seed=0), named_network("digits-mlp")
+batches = list(data.batches("train", 500, normalize=named.normalize))
+model = initialize(named.build(seed=0), keep=0.5, example=batches[0][0], seed=0)
+mask = find_ticket(model, batches, passes=3, seed=0)
+print("".join(np.packbits(kept).tobytes().hex() for kept in mask.kept.values()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_one_thread_finds_the_ticket_that_two_find():
+    cores = sorted(os.sched_getaffinity(0))
+    answers = set()
+    for count in (1, 2):
+        code = f"import os; os.sched_setaffinity(0, {cores[:count]})\n{_THREADS}"
+        answers.add(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert len(answers) == 1 and len(answers.pop()) > 1000
