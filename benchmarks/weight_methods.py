@@ -49,9 +49,14 @@ class Counted:
         return taken
 
 
-def ours(*, refit: bool = True) -> dict[str, Method]:
-    """Annealed selection, and its control at temperature zero."""
-    return {"annealed": partial(prune, refit=refit), "descent": partial(prune, refit=refit, effort=0)}
+def ours() -> dict[str, Method]:
+    """Annealed selection, its control at temperature zero, and both without the exchanges over all layers that follow."""
+    return {
+        "annealed": prune,
+        "descent": partial(prune, effort=0),
+        "annealed by neuron": partial(prune, polish=0),
+        "descent by neuron": partial(prune, polish=0, effort=0),
+    }
 
 
 def one_shot(rows: int, names: list[str] | None = None) -> dict[str, Method]:
@@ -71,17 +76,42 @@ def patterned(names: list[str] | None = None) -> dict[str, Method]:
     return able if names is None else {name: able[name] for name in names}
 
 
-def staged(stages: int, examples: int, rows: int) -> dict[str, Method]:
-    """Gradual methods that spend `stages` times `examples` gradients: on training, or on the model of gradients alone."""
-    base = partial(baselines.gradual, stages=stages, examples=examples)
-    still = partial(base, learning_rate=0.0)
-    return {
-        "gradual": base,
-        "gradual fast": partial(base, learning_rate=3e-3),
-        "chita": partial(still, choose=partial(baselines.chita, rows=rows)),
-        "surgeon": partial(still, choose=partial(baselines.surgeon, rows=rows)),
-        "zero-swaps": partial(still, choose=partial(baselines.zero_swaps, rows=rows)),
+@dataclass
+class Tallied:
+    """A method that counts what it reads, over all its calls."""
+
+    method: Method
+    read: int = 0
+
+    def __call__(self, model: Any, batches: Any, **options: Any) -> Any:
+        counted = Counted(list(batches))
+        result = self.method(model, counted, **options)
+        self.read += counted.read
+        return result
+
+
+def staged(stages: int, examples: int, rows: int) -> dict[str, tuple[Method, Tallied]]:
+    """Gradual methods that spend `stages` times `examples` gradients, and what chooses in each stage.
+
+    Those on the model of gradients spend all of them on it, or half of them and the other half on training.
+    """
+    half = examples // 2
+
+    def method(choose: Method, images: int, **options: Any) -> tuple[Method, Tallied]:
+        tallied = Tallied(choose)
+        return partial(baselines.gradual, stages=stages, examples=images, choose=tallied, **options), tallied
+
+    found = {
+        "annealed, trained": method(partial(prune, polish=0), examples),
+        "descent, trained": method(partial(prune, polish=0, effort=0), examples),
+        "magnitude, trained": method(baselines.magnitude, examples),
+        "magnitude, trained fast": method(baselines.magnitude, examples, learning_rate=3e-3),
     }
+    for name in ("chita", "surgeon", "zero-swaps"):
+        choose = partial(baselines.ON_REQUEST[name], rows=rows)
+        found[name] = method(choose, examples, learning_rate=0.0)
+        found[f"{name}, trained"] = method(choose, half)
+    return found
 
 
 def common_refit(network: Network, mask: Mask, batches: Any, *, steps: int) -> tuple[Network, int]:

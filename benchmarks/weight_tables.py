@@ -35,7 +35,7 @@ def table(rows: list[Any], section: str, network: str, which: str, title: str) -
     lines = ["", f"| {title} | " + " | ".join(f"{sparsity:g}" for sparsity in sparsities) + " |"]
     lines.append("|---" * (len(sparsities) + 1) + "|")
     for method, by_sparsity in found.items():
-        ours = found.get(OURS, {})
+        ours = found.get(OURS, found.get(f"{OURS}, trained", {}))
         values = [
             cell(by_sparsity[sparsity], ours.get(sparsity, {})) if sparsity in by_sparsity else "" for sparsity in sparsities
         ]
@@ -75,7 +75,11 @@ def figure(rows: list[Any], section: str, network: str, path: Path) -> None:
     for number, (method, by_sparsity) in enumerate(found.items()):
         xs = sorted(by_sparsity)
         values = [np.array(list(by_sparsity[x].values())) for x in xs]
-        style = {"linewidth": 2.5, "color": "black"} if method == OURS else {"linewidth": 1.0, "color": f"C{number % 10}"}
+        style = (
+            {"linewidth": 2.5, "color": "black"}
+            if method.split(",")[0] == OURS
+            else {"linewidth": 1.0, "color": f"C{number % 10}"}
+        )
         axes.errorbar(
             xs, [v.mean() for v in values], [v.std() for v in values], marker="o.sv^Dxp*"[number % 9], label=method, **style
         )

@@ -18,6 +18,7 @@ read, once for each pass. BatchNorm statistics are measured again for every netw
 
 import argparse
 import csv
+import io
 import json
 import os
 import time
@@ -143,11 +144,15 @@ def staged(given: Case, section: str, name: str, method: Any, sparsity: float, s
     """Prune in stages; measure the network as it comes out."""
     spent = methods.STAGES * methods.GRADIENTS
     began = time.perf_counter()
-    if name == "dense, trained":
+    if method is None:
         pruned, counts = methods.fine_tuned(given.network, given.pool, seed=seed, examples=spent), (0, 0)
     else:
-        mask, pruned = method(given.network, given.pool, seed=seed, keep=round(1 - sparsity, 6))
+        run, chooser = method
+        mask, pruned = run(given.network, given.pool, seed=seed, keep=round(1 - sparsity, 6))
         counts = (mask.kept_count, mask.size)
+        # What chooses by gradients is in the budget; what it reads beyond that, and what others read, comes on top.
+        trains = name.split(",")[0] not in ("chita", "surgeon", "zero-swaps")
+        spent = spent + chooser.read if trains else spent // (2 if "trained" in name else 1) + chooser.read
     seconds = time.perf_counter() - began
     accuracy = evaluate(methods.recomputed(pruned, given.calibration.batches), given.test).accuracy
     return Row(section, given.name, name, sparsity, seed, split, *counts, accuracy, accuracy, spent, 0, seconds, 0.0)
@@ -168,6 +173,8 @@ def plan(section: str, names: list[str] | None, sparsities: Iterable[float] | No
             else:
                 found = methods.one_shot(rows)
             chosen = [name for name in found if names is None or name in names]
+            if names is not None and not chosen:
+                raise SystemExit(f"{section} has none of {', '.join(names)}; it has {', '.join(found)}.")
             cells += [(network, name, found[name], sparsity) for name in chosen]
     return cells
 
@@ -184,9 +191,11 @@ class Rows:
 
     def add(self, row: Row) -> None:
         """Append a row, whole or not at all."""
-        line = ",".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in asdict(row).values())
+        values = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in asdict(row).values()]
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(values)
         with self.path.open("a") as file:
-            file.write(line.replace("dense, trained", "dense trained") + "\n")
+            file.write(line.getvalue())
             file.flush()
             os.fsync(file.fileno())
         self.done.add(row.key)
@@ -212,7 +221,6 @@ def run(options: argparse.Namespace) -> None:
             if section in ("local", "cost"):
                 continue
             for network, name, method, sparsity in plan(section, options.methods, options.sparsities):
-                name = name.replace(",", "")
                 if (section, network, name, sparsity, seed, options.split) in rows.done:
                     continue
                 if (network, seed) not in cases:
