@@ -24,6 +24,9 @@ _VERTICES_A_PART = 6
 _LARGEST_VERTEX = 4
 _PASSES = 4
 _STALLED = 0.92
+# Where less of the coupling than this is inside parts the graph has no locality: variables move alone, and merging them once
+# more takes as long as all before (15 ms of 30 on a random graph) for 2 % more.
+_LOCAL = 0.6
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,9 @@ def partition(graph: Graph, largest: int, *, seed: int, cycles: int = 1) -> np.n
     held = np.bincount(parts, weights=coarsest.sizes, minlength=made).astype(np.int64)
     parts = _ascend(levels, maps, parts, held, largest)
     for cycle in range(cycles):
+        inside = kernels.weight_inside(graph.starts, graph.neighbors, graph.weights, parts)
+        if inside < _LOCAL * float(graph.weights.sum(dtype=np.float64)):
+            break
         levels, maps, parts = _coarsen(graph, parts, largest, seed + cycle + 1)
         parts = _ascend(levels, maps, parts, held, largest)
     used = np.cumsum(held > 0) - 1

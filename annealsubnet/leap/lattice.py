@@ -35,7 +35,7 @@ _ALL_ORDERS = 4
 # A clique may cost up to these multiples of what it needs on a graph without defects, tried in this order.
 _DEARER = (1.0, 1.06, 1.12, 1.2, 1.4)
 _ROUNDS_A_CHECK = 25
-_MOST_SHAPES = 20
+_MOST_SHAPES = 64
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _reach(lattice: Lattice, usable: np.ndarray) -> np.ndarray:
 
 def _kinds(
     tracks: int, distinct: Sequence[int], target: WorkingGraph
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
     """Shapes with their blocks; (size, first shape, last shape, least qubits) of each size; the most that each may cost."""
     from annealsubnet.leap import lattice_kernels as kernels
 
@@ -241,7 +241,7 @@ def _kinds(
         last, middle = first + len(some), lines // 2
         own, random = np.empty((size, 3), np.int64), np.ones(1, np.uint64)
         places = [(x, y) for x in range(max(0, middle - 6), middle) for y in range(max(0, middle - 6), middle)]
-        kinds, dearest = (shapes, blocks), kernels.DEAREST
+        kinds, dearest = (shapes, blocks, np.ones(len(shapes), np.bool_)), kernels.DEAREST
         tried = [
             kernels.best_shape(lattice.number, reach, x, y, kinds, first, last, size, dearest, random, own) for x, y in places
         ]
@@ -250,7 +250,7 @@ def _kinds(
             groups.append((size, first, last, least))
         first = last
     table = np.array(groups, np.int64).reshape(len(groups), 4)
-    return (shapes, blocks), table, (table[:, 3:] * np.array(_DEARER)).astype(np.int64)
+    return (shapes, blocks, np.ones(len(shapes), np.bool_)), table, (table[:, 3:] * np.array(_DEARER)).astype(np.int64)
 
 
 def _chains(

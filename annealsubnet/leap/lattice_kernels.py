@@ -10,6 +10,7 @@ from numba import njit
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 DEAREST = 1 << 30
+ONE_IN = 4
 
 
 @njit(**OPTIONS)
@@ -116,11 +117,11 @@ def next_random(random):
 @njit(**OPTIONS)
 def best_shape(number, reach, x, y, kinds, first, last, size, most, random, chains):
     """The shape of least cost for a clique at (x, y), and that cost, ties broken by chance; −1 if none costs up to `most`."""
-    shapes, blocks = kinds
+    shapes, blocks, tried = kinds
     lines = reach.shape[1]
     best, best_cost, ties = -1, most, 0
     for shape in range(first, last):
-        if x + blocks[shape] > lines or y + blocks[shape] > lines:
+        if not tried[shape] or x + blocks[shape] > lines or y + blocks[shape] > lines:
             continue
         cost = evaluate(number, reach, x, y, shapes[shape], blocks[shape], size, chains)
         if cost < 0 or cost > best_cost:
@@ -140,7 +141,7 @@ def fill(lattice, free, reach, kinds, group, most, window, directions, random, p
         lattice: (qubits, linked, number).
         free: overwritten.
         reach: overwritten.
-        kinds: (shapes, blocks).
+        kinds: (shapes, blocks of each, whether each is tried).
         group: (number of the size, size, first shape, last shape).
         most: qubits that one may cost.
         window: (left, right, low, high) of the corners that are tried.
@@ -224,7 +225,7 @@ def worth(placed, count, groups):
 
 @njit(**OPTIONS)
 def improve(lattice, free, reach, kinds, groups, limits, random, placed, chains, count, waiting, rounds, width):
-    """Ruin and recreate: empty a random window, fill it anew in random order, keep that if it is worth no less.
+    """Ruin and recreate: empty a random window, fill it anew in random order and shapes, keep that if it is worth no less.
 
     Returns:
         How many cliques are placed; the arrays hold the packing.
@@ -242,6 +243,8 @@ def improve(lattice, free, reach, kinds, groups, limits, random, placed, chains,
         window = (max(0, x - margin), min(lines, x + margin), max(0, y - margin), min(lines, y + margin))
         turns = next_random(random)
         directions = (turns % 2 == 0, turns // 2 % 2 == 0, turns // 4 % 2 == 0)
+        for shape in range(kinds[2].size):
+            kinds[2][shape] = next_random(random) % ONE_IN == 0
         start = 0
         while start < limits.shape[1] - 1 and next_random(random) % 10 < 3:
             start += 1

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from annealsubnet.decompose import Part, predict_chains
 from annealsubnet.leap.embedding import (
@@ -31,9 +31,12 @@ from annealsubnet.leap.lattice import place_cliques
 from annealsubnet.problems import Problem
 
 # Windows that are emptied and filled again while parts are left out.
-_ROUNDS = 1500
+_ROUNDS = 4000
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
+
+Chains: TypeAlias = tuple[tuple[int, ...], ...]
+Known: TypeAlias = dict[tuple[tuple[int, int], ...], dict[int, list[Chains]]]
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,15 @@ def pack(
         target: a `WorkingGraph`, or anything that `working_graph` takes.
         seed: of everything random.
         time_limit: seconds; packings cut short by it depend on the machine, others on the seed only.
-        cache: of embeddings on disk; found places of sparse parts are kept in it.
+        cache: of embeddings on disk; places that were found are kept in it.
 
     Returns:
         Embeddings of the parts that fit, and the numbers of those that do not.
     """
     target = working_graph(target)
     edges = [couplings_of(part) for part in parts]
-    return _pack(edges, list(range(len(edges))), target, seed=seed, deadline=time.perf_counter() + time_limit, cache=cache)
+    deadline = time.perf_counter() + time_limit
+    return _pack(edges, list(range(len(edges))), target, {}, seed=seed, deadline=deadline, cache=cache)
 
 
 def pack_jobs(
@@ -124,9 +128,10 @@ def pack_jobs(
     edges = [couplings_of(part) for part in parts]
     waiting = list(range(len(edges)))
     jobs: list[Packing] = []
+    known: Known = {}
     while waiting:
         deadline = time.perf_counter() + time_limit
-        packing = _pack(edges, waiting, target, seed=seed + len(jobs), deadline=deadline, cache=cache)
+        packing = _pack(edges, waiting, target, known, seed=seed, deadline=deadline, cache=cache)
         if not packing.placed:
             index = waiting[0]
             alone = embed(parts[index], target, seed=seed, time_limit=time_limit, cache=cache, name=f"part {index}")
@@ -137,7 +142,14 @@ def pack_jobs(
 
 
 def _pack(
-    edges: list[Edges], chosen: list[int], target: WorkingGraph, *, seed: int, deadline: float, cache: EmbeddingCache | None
+    edges: list[Edges],
+    chosen: list[int],
+    target: WorkingGraph,
+    known: Known,
+    *,
+    seed: int,
+    deadline: float,
+    cache: EmbeddingCache | None,
 ) -> Packing:
     free = set(target.graph.nodes)
     found: dict[int, Embedding] = {}
@@ -150,16 +162,61 @@ def _pack(
         embedding = _in_region(edges[index], target, free, chains[index].qubits, seed=seed, deadline=deadline, cache=cache)
         _take(found, index, embedding, edges, target, free)
     dense = [k for k in chosen if k not in found]
-    sizes = [edges[k].size for k in dense]
-    left = max(0.0, deadline - time.perf_counter())
-    cliques = place_cliques(target, free, sizes, seed=seed, rounds=_ROUNDS, time_limit=left)
-    for position, qubits in sorted(cliques.items()):
-        embedding = Embedding(_trimmed(qubits, edges[dense[position]], target), "clique")
-        _take(found, dense[position], embedding, edges, target, free)
+    places = _places([edges[k].size for k in dense], target, free, known, seed=seed, deadline=deadline, cache=cache)
+    for index in dense:
+        if places.get(edges[index].size):
+            qubits = places[edges[index].size].pop()
+            _take(found, index, Embedding(_trimmed(qubits, edges[index], target), "clique"), edges, target, free)
     placed = tuple(sorted(found.items()))
     used = [qubit for _, embedding in placed for chain in embedding.chains for qubit in chain]
     assert len(set(used)) == len(used), "two parts of a packing share a qubit"
     return Packing(placed, tuple(k for k in chosen if k not in found))
+
+
+def _places(
+    sizes: list[int],
+    target: WorkingGraph,
+    free: set[int],
+    known: Known,
+    *,
+    seed: int,
+    deadline: float,
+    cache: EmbeddingCache | None,
+) -> dict[int, list[Chains]]:
+    """Places of cliques by size; on an empty graph they depend on the sizes alone, so they are found once, and cached."""
+    counts = {size: min(sizes.count(size), len(free) // size) for size in sorted(set(sizes) - {0}, reverse=True)}
+    wanted = tuple((size, count) for size, count in counts.items() if count)
+    empty = len(free) == len(target.graph)
+    key = f"cliques-{seed}-" + "-".join(f"{size}x{count}" for size, count in wanted)
+    if empty and wanted not in known and cache is not None:
+        stored = cache.load(key, target.topology, target.graph_id)
+        if stored is not None and stored[2]:
+            known[wanted] = _split(stored[0], [int(size) for size in stored[1].split()])
+    if not empty or wanted not in known:
+        flat = [size for size, count in wanted for _ in range(count)]
+        left = max(0.0, deadline - time.perf_counter())
+        cliques = place_cliques(target, free, flat, seed=seed, rounds=_ROUNDS, time_limit=left)
+        places: dict[int, list[Chains]] = {}
+        for position in sorted(cliques, reverse=True):
+            places.setdefault(flat[position], []).append(cliques[position])
+        if not empty:
+            return places
+        known[wanted] = places
+        if cache is not None:
+            lengths = [size for size, some in places.items() for _ in some]
+            chains = [chain for some in places.values() for clique in some for chain in clique]
+            cache.store(key, target.topology, target.graph_id, chains, " ".join(map(str, lengths)))
+    return {size: list(some) for size, some in known[wanted].items()}
+
+
+def _split(chains: Chains, lengths: list[int]) -> dict[int, list[Chains]]:
+    """Cliques by size, from all their chains one after the other."""
+    places: dict[int, list[Chains]] = {}
+    first = 0
+    for length in lengths:
+        places.setdefault(length, []).append(chains[first : first + length])
+        first += length
+    return places
 
 
 def _take(

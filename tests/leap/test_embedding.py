@@ -154,6 +154,13 @@ def test_jobs_hold_all_parts():
     assert pack_jobs([], TARGETS[0], seed=0) == ()
 
 
+def test_a_cached_packing_is_the_same(tmp_path):
+    parts = [clique(9), clique(4)] * 30
+    first = pack(parts, TARGETS[0], seed=3, cache=EmbeddingCache(tmp_path))
+    assert list(tmp_path.glob("*cliques*"))
+    assert pack(parts, TARGETS[0], seed=3, cache=EmbeddingCache(tmp_path)) == first == pack(parts, TARGETS[0], seed=3)
+
+
 def test_working_graphs_from_properties():
     target = TARGETS[1]
     properties = {
