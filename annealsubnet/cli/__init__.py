@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str], check_interrupt: Callable[[], None]) -> None:
     """Parse the words and do what they ask for; modules are loaded when they are needed, for they take a second."""
-    from annealsubnet.cli.commands import Leap, Prune, parse
+    from annealsubnet.cli.commands import Leap, Prune, Ticket, parse
 
     command = parse(arguments)
     if isinstance(command, Prune):
@@ -56,6 +56,10 @@ def _run(arguments: Sequence[str], check_interrupt: Callable[[], None]) -> None:
         from annealsubnet.cli.leap import leap
 
         leap(command.command)
+    elif isinstance(command, Ticket):
+        from annealsubnet.cli.ticket import ticket
+
+        ticket(command, check_interrupt=check_interrupt)
     else:
         from annealsubnet.cli.evaluate import evaluate
 

@@ -126,9 +126,61 @@ class Leap:
     ]
 
 
-Command = Prune | Evaluate | Leap
+@dataclass(frozen=True)
+class Ticket:
+    """Find a subnetwork that performs in a random network; no weight is trained.
 
-COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune, "evaluate": Evaluate, "leap": Leap}
+    With nothing else: a random network for scikit-learn's handwritten digits, half of whose weights are kept. It prints every
+    check and writes a folder with the mask, the log and a figure.
+    """
+
+    network: Annotated[str | None, _word("NAME|MODULE:FUNCTION")] = None
+    """lenet-300-100, conv-2, conv-4 or another named network; or your own: a function that returns (model, training data,
+    test data). One that fits the data if not given."""
+
+    data: Annotated[str | None, _word("digits|mnist|cifar10|FILE.npz")] = None
+    """Data to use; digits, or what --network is for, if not given."""
+
+    keep: Annotated[str, _word("SIZE", hint="default: 0.5")] = "0.5"
+    """How much of each layer stays: a fraction (0.5 or 50%) or a count."""
+
+    unit: Annotated[Literal["weight", "neuron"], _word("weight|neuron")] = "weight"
+    """What is kept or removed."""
+
+    weights: Literal["signed-constant", "kaiming-normal"] = "signed-constant"
+    """How the weights of a named network are drawn."""
+
+    rescale: bool = True
+    """Draw them wider, by one over the square root of the share kept."""
+
+    passes: Annotated[float | None, _word("NUMBER")] = None
+    """How often every training example is seen; 100 for digits, else 20."""
+
+    examples: Annotated[int | None, _word("INT")] = None
+    """Training examples of named data to use; all if not given."""
+
+    checks: Annotated[int, _word("INT", hint="default: 10")] = 10
+    """How often the search is checked, shown and saved."""
+
+    seed: Annotated[int, _word("INT", hint="default: 0")] = 0
+    """Seed of the network, of the data's split and of the search."""
+
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the search in the folder; give the same options."""
+
+    out: Annotated[Path | None, _word("FOLDER")] = None
+    """Folder to write: annealsubnet-ticket, or the first free annealsubnet-ticket-2, -3, ... if not given."""
+
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace earlier results in that folder."""
+
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print nothing but errors."""
+
+
+Command = Prune | Evaluate | Leap | Ticket
+
+COMMANDS: dict[str, Callable[..., Command]] = {"prune": Prune, "evaluate": Evaluate, "leap": Leap, "ticket": Ticket}
 
 
 def parse(arguments: Sequence[str]) -> Command:

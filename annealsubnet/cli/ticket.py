@@ -1,0 +1,183 @@
+"""`annealsubnet ticket`: from the words of the command line to a mask of a random network.
+
+The folder holds mask.safetensors, checks.csv, ticket.png and config.json, and search.npz, from which `--resume` goes on.
+"""
+
+import csv
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from annealsubnet import report
+from annealsubnet.cli.commands import Ticket
+from annealsubnet.cli.refusals import Refusal
+from annealsubnet.cli.subjects import BATCH, own_subject
+from annealsubnet.report import provenance
+from annealsubnet.report.folder import FORMAT
+from annealsubnet.tickets.rounds import Check
+
+DEFAULT_FOLDER = Path("annealsubnet-ticket")
+PASSES = {"digits": 100, "mnist": 20, "cifar10": 20}
+STATE = "search.npz"
+HEADER = "   round       seen     loss  held-in  accuracy    flips  predicted   actual"
+
+
+@dataclass(frozen=True)
+class Lottery:
+    """A random network with the data to find a ticket with.
+
+    Attributes:
+        network, data: in words.
+        model: with its random weights.
+        train, test: batches.
+        passes: how often every training example is seen unless asked otherwise.
+    """
+
+    network: str
+    data: str
+    model: Any
+    train: Any
+    test: Any
+    passes: int
+
+
+def ticket(options: Ticket, *, check_interrupt: Callable[[], None] = lambda: None) -> None:
+    """Carry out what `options` ask for.
+
+    Raises:
+        Refusal: They can't be carried out.
+        ValueError, TypeError, OSError: As the package's functions raise them.
+    """
+    from annealsubnet import evaluate
+    from annealsubnet.tickets import find_ticket
+
+    output = Console(quiet=options.quiet, highlight=False)
+    folder = _folder(options)
+    keep = report.parse_keep(options.keep)
+    start = time.perf_counter()
+    lottery = lottery_of(options, keep)
+    output.print(f"\nA ticket of {lottery.network} for {lottery.data}; no weight is trained.\n")
+    output.print(HEADER)
+    checks: list[Check] = []
+
+    def show(check: Check) -> None:
+        check_interrupt()
+        checks.append(check)
+        output.print(
+            f"{check.round:8,} {check.seen:10,} {check.loss:8.4f} {check.held_in_loss:8.4f} {check.held_in_accuracy:9.2%} "
+            f"{check.flips:8,} {check.predicted:+10.4f} {check.actual:+8.4f}"
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        mask = find_ticket(
+            lottery.model, lottery.train, keep=keep, unit=options.unit, passes=options.passes or lottery.passes,
+            checks=options.checks, seed=options.seed, report=show, state_file=folder / STATE, resume=options.resume,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nThe search so far is in {folder / STATE}; go on with --out {folder} --resume.\n")
+        raise
+    found = evaluate(lottery.model, lottery.test, mask)
+    mask.save(folder / "mask.safetensors")
+    _write(folder, options, checks, found)
+    output.print(
+        f"\n{found.accuracy:.2%} of {found.examples:,} test examples are classified correctly by {mask.kept_count:,} of "
+        f"{mask.size:,} random {mask.unit}s. In {folder}: mask.safetensors, checks.csv, ticket.png, config.json. "
+        f"It took {time.perf_counter() - start:.0f} seconds.\n"
+    )
+
+
+def lottery_of(options: Ticket, keep: report.Keep) -> Lottery:
+    """The random network and its data.
+
+    Raises:
+        Refusal: The options don't go together.
+        ValueError, OSError: There is no such network or data, or it can't be read.
+    """
+    from annealsubnet.examples import load
+    from annealsubnet.examples.ticket_networks import TICKET_DEFAULTS, ticket_network
+    from annealsubnet.tickets import initialize
+
+    if options.network is not None and ":" in options.network:
+        if options.data is not None:
+            raise Refusal(f"{options.network} brings its own data; leave out --data.")
+        trial = own_subject(options.network, None).trial(options.seed)
+        return Lottery(f"the network of {options.network}", "its own data", trial.model, trial.calibration, trial.test, 20)
+    source = options.data or (ticket_network(options.network).data if options.network else "digits")
+    if options.network is None and source not in TICKET_DEFAULTS:
+        raise Refusal(f"--data {source} needs --network with the name of a network that takes it.")
+    named = ticket_network(options.network or TICKET_DEFAULTS[source])
+    if named.data != source and not source.endswith(".npz"):
+        raise Refusal(f"The network {named.name} is for {named.data}, not for {source}; use --data {named.data} or a file.")
+    data = load(source, seed=options.seed)
+    limit = None if options.examples is None else min(options.examples, len(data.train.labels))
+    train = data.batches("train", BATCH, normalize=named.normalize, examples=limit)
+    share = 1.0 if not options.rescale or not isinstance(keep, float) else keep
+    example = named.normalize(data.train.inputs[:1])
+    model = initialize(named.build(seed=options.seed), options.weights, keep=share, example=example, seed=options.seed)
+    test = data.batches("test", BATCH, normalize=named.normalize)
+    return Lottery(f"a random {named.name}", source, model, train, test, PASSES.get(source, 20))
+
+
+def _folder(options: Ticket) -> Path:
+    """Where files go: a new folder, or the one to go on in."""
+    if not options.resume:
+        return report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
+    folder = options.out or DEFAULT_FOLDER
+    if not (folder / STATE).is_file():
+        raise Refusal(f"There is no search to go on with in {folder}; name its folder with --out, or leave --resume out.")
+    return folder
+
+
+def _write(folder: Path, options: Ticket, checks: list[Check], found: Any) -> None:
+    """The log, its figure, and how it was made."""
+    path = folder / "checks.csv"
+    rows = [asdict(check) for check in checks]
+    fresh = not (options.resume and path.is_file())
+    if rows:
+        with path.open("w" if fresh else "a", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            if fresh:
+                writer.writeheader()
+            writer.writerows(rows)
+    with path.open() as file:
+        (folder / "ticket.png").write_bytes(_picture(list(csv.DictReader(file))))
+    config = {
+        "format": FORMAT,
+        "files": ["mask.safetensors", "checks.csv", "ticket.png", STATE],
+        "command": shlex.join(["annealsubnet", *sys.argv[1:]]),
+        "options": asdict(options),
+        "test_accuracy": found.accuracy,
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
+
+
+def _picture(rows: list[dict[str, str]]) -> bytes:
+    """Losses against examples seen, and the predicted change of the loss against the actual one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from annealsubnet.report.figures import png
+
+    values = {name: [float(row[name]) for row in rows] for name in ("seen", "loss", "held_in_loss", "predicted", "actual")}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.semilogy(values["seen"], values["loss"], marker="o", label="masks drawn in the rounds")
+    left.semilogy(values["seen"], values["held_in_loss"], marker="s", label="ground state, held-in examples")
+    left.set(xlabel="examples seen", ylabel="loss")
+    left.legend(fontsize=8)
+    right.plot(values["actual"], values["predicted"], "o")
+    reach = [min(values["actual"] + [0.0]), max(values["actual"] + [0.0])]
+    right.plot(reach, reach, linewidth=0.8)
+    right.set(xlabel="actual change of the loss", ylabel="predicted change")
+    return png(figure)
