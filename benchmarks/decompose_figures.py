@@ -40,7 +40,7 @@ def conclude(folder: Path) -> None:
     priced = [row for row in solutions if row["kind"] == "price"]
     for peer in ("qbsolv", "kerberos"):
         if priced:
-            ours, theirs = column(priced, "parts"), column(priced, peer)
+            ours, theirs = column(priced, f"parts_{peer}"), column(priced, peer)
             slack = 1e-9 * np.abs(ours)
             wins, losses = int((ours < theirs - slack).sum()), int((ours > theirs + slack).sum())
             print(f"against {peer} in the same time: better {wins}, equal {len(ours) - wins - losses}, worse {losses}")

@@ -7,6 +7,7 @@ random factors, so that couplings cut in one round lie inside a part in another.
 and, between them, by exchanges over the whole problem that lower the energy.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from annealsubnet.decompose.decompose import decompose
-from annealsubnet.decompose.decomposition import Part, checked_state
+from annealsubnet.decompose.decomposition import Decomposition, Part, checked_state
 from annealsubnet.decompose.limits import Limits
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
@@ -34,7 +35,7 @@ class PartsSolution:
     Attributes:
         state: the state of lowest energy.
         energy: of it, in float64.
-        energies: at the start and after each round; never rising.
+        energies: the lowest at the start and after each round.
         parts: how many parts were solved in all.
     """
 
@@ -57,6 +58,8 @@ def solve_by_parts(
     patience: int = 3,
     state: Any = None,
     overlap: int = 0,
+    restarts: int = 0,
+    time_limit: float | None = None,
     **options: Any,
 ) -> PartsSolution:
     """Solve a problem in parts that respect limits.
@@ -70,6 +73,8 @@ def solve_by_parts(
         patience: rounds without improvement after which no more follow.
         state: where to start; by default no unit, or, with a count, what greedy elimination keeps.
         overlap: variables that a part shares with its surroundings.
+        restarts: how often the best state is shaken and improved again when no part improves it any more.
+        time_limit: seconds after which no further round begins; it gives up reproducibility.
         **options: of the sampler; for the default one `num_reads` and `num_sweeps`.
 
     Returns:
@@ -85,24 +90,47 @@ def solve_by_parts(
         >>> found.energy == found.energies[-1] <= -96.0
         True
     """
+    start, deadline = time.perf_counter(), np.inf if time_limit is None else time_limit
     present = _start(problem, state)
-    energy = float(problem.energy(present))
-    energies, solved, waited = [energy], 0, 0
-    for number in range(rounds):
-        found = decompose(problem, limits, seed=seed + number, overlap=overlap, variety=_VARIETY if number else 0.0)
-        for batch in found.batches:
-            parts = found.chosen(batch, present)
-            for part, answer in zip(parts, _answers(parts, sampler, seed + 7919 * solved, options), strict=True):
-                present = _better(present, part, answer)
-            solved += len(parts)
-        if problem.num_kept is not None:
-            present = exchanged(problem, present, seed=seed + number)
-        energy = float(problem.energy(present))
-        waited = 0 if energy < energies[-1] - 1e-12 * abs(energies[-1]) else waited + 1
-        energies.append(energy)
-        if waited == patience or len(found) == 1:
+    best, best_energy = present, float(problem.energy(present))
+    energies, solved, number = [best_energy], 0, 0
+    for restart in range(restarts + 1):
+        present = best if restart == 0 else shaken(best, seed=seed + restart)
+        least, waited, last = float(problem.energy(present)), 0, number + rounds
+        while number < last and waited < patience and (number == 0 or time.perf_counter() - start < deadline):
+            found = decompose(problem, limits, seed=seed + number, overlap=overlap, variety=_VARIETY if number else 0.0)
+            present = _round(found, present, sampler, seed + 7919 * number, options)
+            solved, number = solved + len(found), number + 1
+            energy = float(problem.energy(present))
+            waited = 0 if energy < least - 1e-12 * abs(least) else waited + 1
+            least = energy
+            if energy < best_energy:
+                best, best_energy = present, energy
+            energies.append(best_energy)
+            if len(found) <= 1:
+                break
+        if time.perf_counter() - start >= deadline:
             break
-    return PartsSolution(present, energy, tuple(energies), solved)
+    return PartsSolution(best, best_energy, tuple(energies), solved)
+
+
+def _round(found: Decomposition, state: np.ndarray, sampler: Any, seed: int, options: dict[str, Any]) -> np.ndarray:
+    """The state after every part was solved once, color by color."""
+    problem = found.problem
+    for color, batch in enumerate(found.batches):
+        parts = found.chosen(batch, state)
+        for part, answer in zip(parts, _answers(parts, sampler, seed + color, options), strict=True):
+            state = _better(state, part, answer)
+    return state if problem.num_kept is None else exchanged(problem, state, seed=seed)
+
+
+def shaken(state: np.ndarray, *, seed: int) -> np.ndarray:
+    """A state with the values of a random tenth of its variables shuffled among them; its count stays."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(state.size, -(-state.size // 10), replace=False)
+    moved = state.copy()
+    moved[chosen] = state[rng.permutation(chosen)]
+    return moved
 
 
 def exchanged(problem: Problem, state: np.ndarray, *, seed: int) -> np.ndarray:

@@ -154,3 +154,14 @@ def test_the_summary_counts_coupling_once():
         assert summarize(found).share_inside == pytest.approx(strengths[inside].sum() / strengths.sum())
     rows = summarize(decompose(problem, Limits(variables=10, coupler_range=(-0.1, 0.1)), seed=0), {0: (3, 25)}).rows
     assert (rows[0].found_chain_length, rows[0].found_qubits) == (3, 25) and 0 < rows[0].scale < 1
+
+
+def test_restarts_only_help():
+    problem = random_problem(80, 11, num_kept=30)
+    once = solve_by_parts(problem, Limits(variables=12), seed=0)
+    often = solve_by_parts(problem, Limits(variables=12), seed=0, restarts=4)
+    assert often.energy <= once.energy and often.state.sum() == 30
+    assert often.energies[: len(once.energies)] == once.energies
+    assert all(later <= earlier for earlier, later in zip(often.energies, often.energies[1:], strict=False))
+    short = solve_by_parts(problem, Limits(variables=12), seed=0, restarts=10**6, time_limit=0.0)
+    assert len(short.energies) == 2
