@@ -1,0 +1,185 @@
+"""Tickets of random networks: annealed masks against edge-popup, latent scores and supermasks, at equal examples seen.
+
+Protocol. A network's weights are drawn for each seed (signed constant, rescaled by 1/√keep) and never trained. Every method
+runs in the same loop on the same examples in the same order, keeps exactly the same share of each layer, and has a schedule of
+its own that ends at the count of examples at which it is read: a run for each count. Steps were tuned on the validation part
+(docs/tickets.md); accuracies are on the test part, `--split validation` reads the other. With --shift every method sees images
+shifted by up to one pixel. `read` counts the examples that checks pass, too. Seconds are processor time. Rows that are in the
+folder already are not measured again; differences are paired over seeds.
+"""
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from annealsubnet import evaluate, examples, find_ticket
+from annealsubnet.examples.ticket_networks import ticket_network
+from annealsubnet.networks import Network, as_network
+from annealsubnet.report import provenance
+from annealsubnet.tickets import Check, Rule, annealed, edge_popup, initialize, latent_scores, supermask
+
+RULES: dict[str, Callable[[], Rule]] = {
+    "annealed": annealed,
+    "temperature zero": lambda: replace(annealed(), temperature=0.0),
+    "latent scores": latent_scores,
+    "edge-popup": edge_popup,
+    "supermask": supermask,
+}
+FIELDS = (
+    "network",
+    "keep",
+    "shift",
+    "split",
+    "method",
+    "seed",
+    "passes",
+    "seen",
+    "read",
+    "accuracy",
+    "held_in_loss",
+    "seconds",
+)
+
+
+def shifted(inputs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Images shifted by −1, 0 or 1 pixel in each direction; edges repeat."""
+    places = generator.integers(0, 3, (len(inputs), 2))
+    padded = np.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    height, width = inputs.shape[1:3]
+    moved = np.empty_like(inputs)
+    for down in range(3):
+        for right in range(3):
+            chosen = (places == (down, right)).all(axis=1)
+            moved[chosen] = padded[chosen, down : down + height, right : right + width]
+    return moved
+
+
+def measure(options: argparse.Namespace, path: Path) -> None:
+    """Append the rows that are missing."""
+    done = {tuple(row[name] for name in FIELDS[:7]) for row in read(path)}
+    traced: Network | None = None
+    for seed in options.seeds:
+        named = ticket_network(options.network)
+        data = examples.load(named.data, seed=seed)
+        train = list(data.batches("train", 1000, normalize=named.normalize, examples=options.examples))
+        judge = list(data.batches(options.split, 1000, normalize=named.normalize))
+        for keep in options.keeps:
+            model = initialize(named.build(seed=seed), keep=keep, example=train[0][0], seed=seed)
+            # One traced network for all seeds, so that every step is compiled once.
+            traced = as_network(model, train[0][0]) if traced is None else traced.replace(model)
+            for passes in options.passes:
+                for method in options.methods:
+                    key = (options.network, str(keep), str(options.shift), options.split, method, str(seed), str(passes))
+                    if key in done:
+                        continue
+                    checks: list[Check] = []
+                    start = time.process_time()
+                    mask = find_ticket(
+                        traced, train, keep=keep, passes=passes, batch_size=options.batch_size, rule=RULES[method](),
+                        augment=shifted if options.shift else None, seed=seed, report=checks.append,
+                    )  # fmt: skip
+                    seconds = time.process_time() - start
+                    found = evaluate(traced, judge, mask)
+                    last = checks[-1]
+                    append(path, (*key, last.seen, last.read, found.accuracy, last.held_in_loss, round(seconds, 2)))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows so far."""
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: tuple[object, ...]) -> None:
+    """Write one row."""
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(FIELDS)
+        writer.writerow(row)
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Mean accuracy in percent, and behind it the paired difference from the annealed masks with its standard error."""
+    lines = []
+    for network, keep, shift in dict.fromkeys((row["network"], row["keep"], row["shift"]) for row in rows):
+        mine = [row for row in rows if (row["network"], row["keep"], row["shift"]) == (network, keep, shift)]
+        counts = sorted({float(row["passes"]) for row in mine})
+        title = f"{network}, {keep} kept{', shifted' if shift == 'True' else ''}"
+        lines += [f"\n{title} | " + " | ".join(f"{count:g} passes" for count in counts)]
+        lines += ["---|" * (len(counts) + 1)]
+        for method in dict.fromkeys(row["method"] for row in mine):
+            lines.append(f"{method} | " + " | ".join(_cell(mine, method, count) for count in counts))
+    return "\n".join(lines) + "\n"
+
+
+def _cell(rows: list[dict[str, str]], method: str, passes: float) -> str:
+    def by_seed(name: str) -> dict[str, float]:
+        return {r["seed"]: 100 * float(r["accuracy"]) for r in rows if r["method"] == name and float(r["passes"]) == passes}
+
+    ours, values = by_seed("annealed"), by_seed(method)
+    gaps = np.array([values[seed] - ours[seed] for seed in values if seed in ours])
+    error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else float("nan")
+    gap = "" if method == "annealed" or not len(gaps) else f" ({gaps.mean():+.2f} ± {error:.2f})"
+    return f"{np.mean(list(values.values())):.2f}{gap}" if values else "–"
+
+
+def figure(rows: list[dict[str, str]], out: Path) -> None:
+    """Accuracy against examples seen and against seconds."""
+    drawing = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(drawing)
+    for panel, name in zip(drawing.subplots(1, 2), ("seen", "seconds"), strict=True):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            mine = [row for row in rows if row["method"] == method]
+            counts = sorted({float(row["passes"]) for row in mine})
+            groups = [[row for row in mine if float(row["passes"]) == count] for count in counts]
+            across = [np.mean([float(row[name]) for row in group]) for group in groups]
+            accuracy = [100 * np.mean([float(row["accuracy"]) for row in group]) for group in groups]
+            panel.plot(across, accuracy, marker="o", linewidth=3 if method == "annealed" else 1.3, label=method)
+        panel.set(xscale="log", xlabel="examples seen" if name == "seen" else "seconds of processor time", ylabel="accuracy, %")
+        panel.legend(fontsize=8)
+    drawing.savefig(out / "tickets.png", dpi=140)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="lenet-300-100")
+    parser.add_argument("--methods", nargs="+", default=["annealed", "latent scores", "edge-popup"], choices=list(RULES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--passes", type=float, nargs="+", default=[1.0, 5.0, 20.0])
+    parser.add_argument("--keeps", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--examples", type=int, default=None)
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--split", default="test", choices=["test", "validation"])
+    parser.add_argument("--shift", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("tickets-results"))
+    parser.add_argument("--quick", action="store_true", help="digits, one seed: seconds, for CI")
+    options = parser.parse_args()
+    if options.quick:
+        options.network, options.seeds, options.passes = "digits-mlp", [0], [3.0]
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = {name: value for name, value in vars(options).items() if name not in ("out", "quick")}
+    config = {**settings, "versions": provenance.versions(), "machine": provenance.machine()}
+    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    measure(options, options.out / "rows.csv")
+    rows = read(options.out / "rows.csv")
+    text = table(rows)
+    (options.out / "table.md").write_text(text)
+    figure(rows, options.out)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
