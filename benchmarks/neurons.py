@@ -28,14 +28,14 @@ DESCENT = "descent"
 
 
 def plans(keeps: tuple[float, ...]) -> list[Plan]:
-    """Every method at both stages; temperature zero only where it differs, in the exchanges before a refit."""
+    """Our own selection for each stage at which it is measured, and every baseline, which asks for neither, at both."""
 
     def plan(methods: Mapping[str, Callable], *stages: bool) -> Plan:
         return Plan({"neuron": methods}, {"neuron": keeps}, {"neuron": "layer"}, stages=stages)
 
     return [
-        plan({"annealed": prune}, False, True),
-        plan({DESCENT: partial(prune, effort=0)}, True),
+        plan({"annealed": prune}, False),
+        plan({"annealed": prune, DESCENT: partial(prune, effort=0)}, True),
         plan(baselines.METHODS, False, True),
     ]
 

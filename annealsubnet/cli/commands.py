@@ -77,6 +77,9 @@ class Prune(Source):
     sampler_option: Annotated[tuple[str, ...], _word("NAME=VALUE ...")] = ()
     """Options of --sampler, such as num_reads=20."""
 
+    polish: int = 0
+    """Rounds of exchanges of weights over all layers at once, behind the layers' own selections; seconds to minutes each."""
+
     budget_seconds: Annotated[float | None, _word("SECONDS")] = None
     """QPU access time that --sampler leap may spend, over all sizes and seeds."""
 

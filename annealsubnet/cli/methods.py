@@ -29,12 +29,13 @@ SAMPLERS: Mapping[str, str] = {
 """Name to module and class."""
 
 
-def known_methods(sampler: Any = None, options: Sequence[str] = ()) -> Mapping[str, Method]:
+def known_methods(sampler: Any = None, options: Sequence[str] = (), *, polish: int = 0) -> Mapping[str, Method]:
     """Every method by name, ours first.
 
     Args:
         sampler: name of the one that `annealed` solves with, or the sampler itself; the package's choice if `None`.
         options: its options, as "name=value".
+        polish: rounds of exchanges over all layers at once, where `annealed` chooses weights.
 
     Returns:
         Name to function.
@@ -44,7 +45,7 @@ def known_methods(sampler: Any = None, options: Sequence[str] = ()) -> Mapping[s
     """
     from annealsubnet import baselines, prune
 
-    annealed: Method = prune
+    annealed: Method = partial(prune, polish=polish)
     if sampler is not None:
         annealed = partial(annealed, sampler=_sampler(sampler), sampler_options=dict(map(_option, options)))
     elif options:

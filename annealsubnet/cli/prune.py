@@ -86,7 +86,7 @@ def prune(
     folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
     quantum = leap_sampler(options) if methods is None else None
     if methods is None:
-        methods = known_methods(quantum or options.sampler, options.sampler_option)
+        methods = known_methods(quantum or options.sampler, options.sampler_option, polish=options.polish)
     plan = _plan(options, methods)
     with stages.timed("load"):
         subject = subject_of(options)

@@ -197,23 +197,20 @@ def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
 
 
 def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str) -> tuple[Any, list[Row]]:
-    """The mask that `method` chose for the last stage, and a row for each stage.
-
-    A method that asks whether a refit follows chooses for every stage anew.
-    """
+    """The mask that `method` chose for the last stage, and a row for each stage."""
     options = {"keep": keep, "unit": unit, "scope": plan.scopes.get(unit, "network"), "seed": trial.seed}
     choose = partial(plan.methods[unit][method], trial.model, trial.calibration, **options)
-    asks = "refit" in signature(choose).parameters
-    mask, choosing, rows = None, 0.0, []
+    if "refit" in signature(choose).parameters:
+        choose = partial(choose, refit=plan.stages[-1])
+    chosen, (mask, _) = _timed(choose)
+    rows = []
     for refitted in plan.stages:
-        if mask is None or asks:
-            choosing, (mask, _) = _timed(partial(choose, refit=refitted) if asks else choose)
         refitting, model = 0.0, trial.model
         if refitted:
             refitting, model = _timed(partial(procedures.refit, trial.model, mask, trial.calibration))
         seconds, result = _timed(partial(procedures.evaluate, model, trial.test, mask))
         names = (unit, keep, method, trial.seed, refitted)
-        rows.append(_row(names, (int(mask.kept_count), int(mask.size)), result, (choosing, refitting, seconds)))
+        rows.append(_row(names, (int(mask.kept_count), int(mask.size)), result, (chosen, refitting, seconds)))
     return mask, rows
 
 
