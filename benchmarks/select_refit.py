@@ -260,6 +260,7 @@ def run(
     seeds: int = 3,
     fractions: tuple[float, ...] = (0.02, 0.05, 0.10),
     sweeps: tuple[int, ...] = (3, 10),
+    bqm_seeds: int = 1,
     quick: bool = False,
 ) -> None:
     """Measure the turns that the file of rows does not hold yet; then summarize."""
@@ -271,14 +272,14 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "select_refit.csv"
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-    measure(layers[0], 0.05, [1], 1, with_bqm=True)  # compiles
+    measure(layers[0], 0.05, [1], 1, with_bqm=bqm_seeds > 0)  # compiles
     for seed in range(seeds):
         for layer in layers:
             for fraction in fractions:
                 key = (layer.name, str(fraction), str(seed))
                 if any((row["layer"], str(row["fraction"]), str(row["seed"])) == key for row in rows):
                     continue
-                new = measure(layer, fraction, list(sweeps), seed, with_bqm=seed == 0)
+                new = measure(layer, fraction, list(sweeps), seed, with_bqm=seed < bqm_seeds)
                 is_new = not path.exists()
                 with path.open("a", newline="") as file:
                     writer = csv.DictWriter(file, fieldnames=list(new[0]))
@@ -305,11 +306,19 @@ def main() -> None:
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.02, 0.05, 0.10])
     parser.add_argument("--sweeps", type=int, nargs="+", default=[3, 10])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--bqm-seeds", type=int, default=1, help="seeds with which the route by quadratic models is run")
     parser.add_argument("--quick", action="store_true", help="one seed, 10 sweeps, digits only")
     options = parser.parse_args()
     if options.quick:
         options.sweeps, options.seeds = [10], 1
-    run(options.out, seeds=options.seeds, fractions=tuple(options.fractions), sweeps=tuple(options.sweeps), quick=options.quick)
+    run(
+        options.out,
+        seeds=options.seeds,
+        fractions=tuple(options.fractions),
+        sweeps=tuple(options.sweeps),
+        bqm_seeds=options.bqm_seeds,
+        quick=options.quick,
+    )
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ class Counted:
 def ours() -> dict[str, Method]:
     """Annealed selection, its control at temperature zero, and both without the exchanges over all layers that follow."""
     return {
-        "annealed": prune,
-        "descent": partial(prune, effort=0),
+        "annealed": partial(prune, polish=3),
+        "descent": partial(prune, polish=3, effort=0),
         "annealed by neuron": partial(prune, polish=0),
         "descent by neuron": partial(prune, polish=0, effort=0),
     }
