@@ -31,7 +31,7 @@ from annealsubnet.leap.lattice import place_cliques
 from annealsubnet.problems import Problem
 
 # Windows that are emptied and filled again while parts are left out.
-_ROUNDS = 4000
+_ROUNDS = {"zephyr": 4000, "pegasus": 2500}
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
 
@@ -195,7 +195,7 @@ def _places(
     if not empty or wanted not in known:
         flat = [size for size, count in wanted for _ in range(count)]
         left = max(0.0, deadline - time.perf_counter())
-        cliques = place_cliques(target, free, flat, seed=seed, rounds=_ROUNDS, time_limit=left)
+        cliques = place_cliques(target, free, flat, seed=seed, rounds=_ROUNDS[target.topology], time_limit=left)
         places: dict[int, list[Chains]] = {}
         for position in sorted(cliques, reverse=True):
             places.setdefault(flat[position], []).append(cliques[position])
