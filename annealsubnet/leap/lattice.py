@@ -35,8 +35,8 @@ _ALL_ORDERS = 4
 # A clique may cost up to these multiples of what it needs on a graph without defects, tried in this order.
 _DEARER = (1.0, 1.06, 1.12, 1.2, 1.4)
 _ROUNDS_A_CHECK = 25
-# Windows in multiples of the most blocks of a clique. With 2, P16 holds 47 K24 instead of 44 after the same time; Z12, where
-# blocks are wide, 44 instead of 46.
+# Windows in multiples of the most blocks of a clique. With 2, P16 holds 44 to 47 K24 (two runs of 2500 rounds; with 1,
+# 43 and 44); Z12, where blocks are wide, 44 instead of 46.
 _WIDTH = {"zephyr": 1, "pegasus": 2}
 _MOST_SHAPES = 64
 
