@@ -1,6 +1,6 @@
 """Leap, on the loopback service: from a network to QPU answers and back; faults, kills and budgets.
 
-    python benchmarks/leap.py --out out/leap                            # a quarter of an hour; rows that are there are kept
+    python benchmarks/leap.py --out out/leap                            # half an hour; rows that are there are kept
     python benchmarks/leap.py --sections network --out out/leap
     python benchmarks/leap.py --quick --out /tmp/leap                   # seconds
 
@@ -47,6 +47,7 @@ from annealsubnet.testing import Faults, LoopbackLeap
 
 PATIENCE = Patience(attempts=8, first=0.02, most=0.2, poll_seconds=2)
 SECTIONS = ("network", "faults", "kills", "budget")
+ROUTES = {"network": ("whole network", "local annealer", "parts on a QPU", "exact select-and-refit")}
 
 
 @contextmanager
@@ -200,51 +201,48 @@ def images(name: str, seed: int, split: str, calibration: int) -> tuple[Any, lis
     return model, batches, test
 
 
-def network(quick: bool, seed: int, folder: Path, split: str) -> list[dict[str, Any]]:
-    """One layer pruned by binary quadratic models: by the local annealer, and through parts on a QPU."""
+def network(quick: bool, seed: int, folder: Path, split: str, route: str) -> dict[str, Any]:
+    """One layer pruned by binary quadratic models, by the local annealer or on a QPU; and what to compare with."""
     name, calibration, size = ("digits-mlp", 500, 4) if quick else ("mlpnet", 20_000, 12)
     model, batches, test = images(name, seed, split, calibration)
     traced = as_network(model, batches[0][0])
     layer, kernel = list(traced.layers.items())[-1 if quick else 0]
     kept = max(1, round((0.25 if quick else 0.05) * kernel.fan_in))
-    common = {"unit": "weight", "scope": "neuron", "keep": {layer: kept}, "seed": seed}
-    locally = {"num_reads": 8, "num_sweeps": 200}
-    about = {"network": name, "layer": layer, "kept": kept, "of": kernel.fan_in, "neurons": kernel.outputs, "split": split}
-    rows = [{**about, "route": "whole network", "accuracy": evaluate(model, test).accuracy}]
-    for route, sampler, options in (("local annealer", Annealer(), locally), ("exact select-and-refit", None, None)):
-        began = time.perf_counter()
-        mask, pruned = prune(traced, batches, sampler=sampler, sampler_options=options, **common)
-        rows.append(
-            {**about, "route": route, "accuracy": evaluate(pruned, test).accuracy, "seconds": time.perf_counter() - began}
-        )
-        print(f"  {rows[-1]}")
+    row = {"network": name, "layer": layer, "kept": kept, "of": kernel.fan_in, "neurons": kernel.outputs}
+    if route == "whole network":
+        return {**row, "accuracy": evaluate(model, test).accuracy}
+    common: dict[str, Any] = {"unit": "weight", "scope": "neuron", "keep": {layer: kept}, "seed": seed}
+    began = time.perf_counter()
+    if route != "parts on a QPU":
+        local = {"sampler": Annealer(), "sampler_options": {"num_reads": 8, "num_sweeps": 200}}
+        _, pruned = prune(traced, batches, **(local if route == "local annealer" else {}), **common)
+        seconds = time.perf_counter() - began
+        return {**row, "accuracy": evaluate(pruned, test).accuracy, "seconds": seconds}
     with service(size=size, seed=seed, workers=2) as (server, solver):
         quantum = leap.LeapSampler(solver, budget_seconds=3.0, folder=folder, patience=PATIENCE, num_reads=20 if quick else 60)
-        began = time.perf_counter()
-        mask, pruned = prune(traced, batches, sampler=quantum, **common)
+        _, pruned = prune(traced, batches, sampler=quantum, **common)
         seconds = time.perf_counter() - began
-        parts = [answer for found in quantum.results for answer in found.parts]
-        jobs = [job for found in quantum.results for job in found.jobs]
-        row = {
-            **about,
-            "route": f"parts on {server.solver_name}",
-            "accuracy": evaluate(pruned, test).accuracy,
-            "seconds": seconds,
-            "jobs": len(jobs),
-            "problems": sum(len(found.states) for found in quantum.results),
-            "parts": len(parts),
-            "left_to_local": quantum.left_to_local,
-            "predicted_seconds": sum(job.entry.predicted for job in jobs),
-            "reported_seconds": server.qpu_seconds,
-            "chain_breaks": float(np.mean([answer.chain_breaks for answer in parts])) if parts else 0.0,
-            "longest_chain": max((part.chain_length for found in quantum.results for part in found.planned), default=0),
-            "improvement_over_local_starts": sum(found.improvement for found in quantum.results),
-            "unresolved": sum(len(found.unresolved) for found in quantum.results),
-            "note": quantum.results[0].note if quantum.results else "",
-        }
-    rows.append(row)
-    print(f"  {row}")
-    return rows
+        return {**row, "accuracy": evaluate(pruned, test).accuracy, "seconds": seconds, **spent(server, quantum)}
+
+
+def spent(server: LoopbackLeap, quantum: leap.LeapSampler) -> dict[str, Any]:
+    """What went to the QPU, and what came back."""
+    parts = [answer for found in quantum.results for answer in found.parts]
+    jobs = [job for found in quantum.results for job in found.jobs]
+    return {
+        "qpu": f"{server.solver_name}, {len(server.qpu['properties']['qubits'])} qubits",
+        "jobs": len(jobs),
+        "problems": sum(len(found.states) for found in quantum.results),
+        "parts": len(parts),
+        "left_to_local": quantum.left_to_local,
+        "predicted_seconds": sum(job.entry.predicted for job in jobs),
+        "reported_seconds": server.qpu_seconds,
+        "chain_breaks": float(np.mean([answer.chain_breaks for answer in parts])) if parts else 0.0,
+        "longest_chain": max((part.chain_length for found in quantum.results for part in found.planned), default=0),
+        "improvement_over_local_starts": sum(found.improvement for found in quantum.results),
+        "unresolved": sum(len(found.unresolved) for found in quantum.results),
+        "note": quantum.results[0].note if quantum.results else "",
+    }
 
 
 def main() -> None:
@@ -258,20 +256,20 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "rows.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() and not options.quick else []
-    done = {(row["section"], row["seed"], row.get("split", options.split)) for row in rows}
-    for section in options.sections:
+    done = {(row["section"], row["seed"], row["split"], row["route"]) for row in rows}
+    pairs = [(section, route) for section in options.sections for route in ROUTES.get(section, ("",))]
+    for section, route in pairs:
         for seed in options.seeds:
-            if (section, seed, options.split) in done:
+            key = {"section": section, "seed": seed, "split": options.split if route else "", "route": route}
+            if tuple(key.values()) in done:
                 continue
-            print(f"{section}, seed {seed}")
             with tempfile.TemporaryDirectory() as name:
                 if section == "network":
-                    found = network(options.quick, seed, Path(name), options.split)
+                    row = network(options.quick, seed, Path(name), options.split, route)
                 else:
-                    found = [{"faults": faults, "kills": kills, "budget": budget}[section](options.quick, seed, Path(name))]
-            for row in found:
-                rows.append({"section": section, "seed": seed, "answers": "classical", **row})
-                print("  " + ", ".join(f"{key} {value}" for key, value in row.items()))
+                    row = {"faults": faults, "kills": kills, "budget": budget}[section](options.quick, seed, Path(name))
+            rows.append({**key, "answers": "classical", **row})
+            print(", ".join(f"{name} {value}" for name, value in rows[-1].items() if value != ""), flush=True)
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"options": {key: str(value) for key, value in vars(options).items()}, "machine": provenance.machine()}
     (options.out / "config.json").write_text(json.dumps({**config, "versions": provenance.versions()}, indent=1) + "\n")

@@ -73,16 +73,16 @@ def placed_job(
         gauge_seed: of the spin-reversal transform; None for none.
         states: of each part, to reverse-anneal from.
     """
-    qubits = np.sort(np.concatenate([np.asarray(chain, np.int64) for chains in embeddings for chain in chains]))
+    qubits = np.sort(np.concatenate([np.asarray(chain, np.int64) for embedding in embeddings for chain in embedding]))
     size = int(max(qubits.max(initial=0), np.max(properties["qubits"]))) + 1
     position = np.full(size, -1)
     position[qubits] = np.arange(qubits.size)
     couplers = position[np.asarray(properties["couplers"], np.int64).reshape(-1, 2)]
     couplers = np.sort(couplers[(couplers >= 0).all(axis=1)], axis=1)
     owner, variable = np.full(qubits.size, -1), np.full(qubits.size, -1)
-    for part, chains in enumerate(embeddings):
-        for number, chain in enumerate(chains):
-            owner[position[list(chain)]], variable[position[list(chain)]] = part, number
+    for part, embedding in enumerate(embeddings):
+        for number, qubits_of in enumerate(embedding):
+            owner[position[list(qubits_of)]], variable[position[list(qubits_of)]] = part, number
     inside = owner[couplers[:, 0]] == owner[couplers[:, 1]]
     couplers = couplers[inside]
     order = np.argsort(owner[couplers[:, 0]], kind="stable")

@@ -17,10 +17,9 @@ from typing import Any, Literal
 import dimod
 import numpy as np
 
-from annealsubnet.decompose import PROFILES, Limits, decompose, limits_of
+from annealsubnet.decompose import PROFILES, Limits, contested, decompose, limits_of
 from annealsubnet.leap.answers import prices_of
 from annealsubnet.leap.connection import Connection, LeapError
-from annealsubnet.leap.contested import contested_parts
 from annealsubnet.leap.ising import placed_job
 from annealsubnet.leap.jobs import Job, job_to_bytes
 from annealsubnet.leap.ledger import Ledger
@@ -37,6 +36,9 @@ FoundPart = tuple[int, np.ndarray, Problem]
 Report = Callable[[Spending, int], None]
 _START_READS, _START_SWEEPS = 8, 200
 _REVERSE_TURN, _REVERSE_SHARE = 0.45, 0.25
+_CONTEST_READS, _CONTEST_SWEEPS = 32, 40
+MOST_PARTS = 2
+"""Of one problem, the most contested first: what a fan-in of hundreds of inputs leaves open is all but in two of them."""
 VARIABLES = 24
 """Of a part, unless limits are given: cliques of this size fill a chip with the most variables at short chains."""
 
@@ -274,9 +276,9 @@ def _parts(
     for number, problem in enumerate(problems):
         small = problem.size <= (limits.variables or problem.size) and limits.degree is None
         if starts is None and not small and cover == "contested":
-            state, left = contested_parts(problem, limits, seed=seed + number)
-            states.append(state)
-            found += [(number, *part) for part in left]
+            left = contested(problem, limits, seed=seed + number, num_reads=_CONTEST_READS, num_sweeps=_CONTEST_SWEEPS)
+            states.append(left.state)
+            found += [(number, part.variables, part.problem) for part in left.parts[:MOST_PARTS]]
             continue
         states.append(local_state(problem, seed=seed + number) if starts is None else np.asarray(starts[number]).astype(bool))
         if problem.size:

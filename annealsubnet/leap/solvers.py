@@ -99,7 +99,7 @@ def described(solver: Any) -> Description:
         return _named(str(solver))
     inner = getattr(solver, "solver", solver)
     data = solver if isinstance(solver, Mapping) else {"properties": getattr(inner, "properties", None)}
-    properties = data.get("properties", data)
+    properties: Any = data.get("properties", data)
     missing = {"qubits", "couplers", "topology", "h_range"} - set(properties or {})
     if missing:
         kind = type(solver).__name__
