@@ -181,7 +181,7 @@ class Ledger:
         with self._meaning("read"):
             marks = ", ".join("?" * len(chosen))
             rows = self._file.execute(f"SELECT {_ENTRY} FROM jobs WHERE state IN ({marks}) ORDER BY number", chosen)
-            return [Entry(*columns, lost=tuple(json.loads(lost))) for *columns, lost in rows]
+            return [Entry(*row[:-1], tuple(json.loads(row[-1]))) for row in rows]
 
     def job(self, number: int) -> Job:
         """A job itself."""

@@ -17,7 +17,7 @@ that is made costs O(q d). A *visit* to member a evaluates all of its replacemen
 or none, from their Boltzmann distribution (heat bath); at temperature zero it takes the best. G has a unit diagonal.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -315,7 +315,8 @@ def grow(
     counts = np.zeros(c.size // group_size + 1, np.int64)
     curve[0] = 0.0
     for q in range(size):
-        chosen, best = np.int64(-1), 2 * BARRED  # a literal would compile `append` a second time
+        chosen: Any = np.int64(-1)  # a literal would compile `append` a second time
+        best = 2 * BARRED
         for j in range(c.size):
             usable = state.schur[j] > FLOOR
             score = sign * state.residual[j] * state.residual[j] / state.schur[j] if usable else 0.1 * BARRED
