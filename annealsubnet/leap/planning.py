@@ -21,7 +21,7 @@ from annealsubnet.decompose import PROFILES, Limits, contested, decompose, limit
 from annealsubnet.leap.answers import prices_of
 from annealsubnet.leap.connection import Connection, LeapError
 from annealsubnet.leap.ising import placed_job
-from annealsubnet.leap.jobs import Job, job_to_bytes
+from annealsubnet.leap.jobs import Job
 from annealsubnet.leap.ledger import Ledger
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.results import PlannedPart, Results, results, write_parts, write_problems
@@ -346,11 +346,6 @@ def _reversed(params: dict[str, Any]) -> dict[str, Any]:
     ramp = _REVERSE_SHARE * time
     schedule = [[0.0, 1.0], [ramp, _REVERSE_TURN], [time - ramp, _REVERSE_TURN], [time, 1.0]]
     return {**params, "anneal_schedule": schedule, "reinitialize_state": True}
-
-
-def plan_bytes(made: Plan) -> int:
-    """How large a plan's jobs are in a ledger."""
-    return sum(len(job_to_bytes(job)) for job in made.jobs)
 
 
 def _version() -> str:

@@ -12,9 +12,7 @@ import traceback
 import numpy as np
 import pytest
 
-from annealsubnet import leap as package
-from annealsubnet.leap import running
-from annealsubnet.leap.connection import Connection, LeapError
+from annealsubnet.leap.connection import LeapError
 from annealsubnet.leap.ledger import Ledger
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.results import results
@@ -310,7 +308,3 @@ def test_time_allowed_is_kept_and_nothing_is_lost(tmp_path):
             assert {entry.state for entry in ledger.entries()} <= {"planned", "submitted"}
         work(leap, path)
         settled(leap, path)
-
-
-def test_names_are_there():
-    assert running.LOOKS and package.LeapError is LeapError and package.Connection is Connection
