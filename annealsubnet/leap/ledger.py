@@ -181,7 +181,7 @@ class Ledger:
         with self._meaning("read"):
             marks = ", ".join("?" * len(chosen))
             rows = self._file.execute(f"SELECT {_ENTRY} FROM jobs WHERE state IN ({marks}) ORDER BY number", chosen)
-            return [Entry(*row[:-1], tuple(json.loads(row[-1]))) for row in rows]
+            return [Entry(*(*known, tuple(json.loads(lost)))) for *known, lost in rows]
 
     def job(self, number: int) -> Job:
         """A job itself."""
