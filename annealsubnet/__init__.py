@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     import annealsubnet.leap as leap
     import annealsubnet.testing as testing
     from annealsubnet.evaluation import Evaluation, evaluate
+    from annealsubnet.gradual import Training
     from annealsubnet.masks import Mask, masked
     from annealsubnet.networks import Model, Network, from_function, from_linen
     from annealsubnet.problems import Problem
     from annealsubnet.pruning import prune
     from annealsubnet.refitting import refit
+    from annealsubnet.renormalizing import renormalize
     from annealsubnet.shrinking import shrink
     from annealsubnet.solvers import Annealer, solve
     from annealsubnet.tickets import find_ticket
@@ -38,6 +40,7 @@ _HOME = {
     "Model": "networks",
     "Network": "networks",
     "Problem": "problems",
+    "Training": "gradual",
     "evaluate": "evaluation",
     "find_ticket": "tickets",
     "from_function": "networks",
@@ -45,6 +48,7 @@ _HOME = {
     "masked": "masks",
     "prune": "pruning",
     "refit": "refitting",
+    "renormalize": "renormalizing",
     "shrink": "shrinking",
     "solve": "solvers",
 }
@@ -57,6 +61,7 @@ __all__ = [
     "Model",
     "Network",
     "Problem",
+    "Training",
     "baselines",
     "evaluate",
     "examples",
@@ -67,6 +72,7 @@ __all__ = [
     "masked",
     "prune",
     "refit",
+    "renormalize",
     "shrink",
     "solve",
     "testing",

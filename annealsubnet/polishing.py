@@ -64,6 +64,7 @@ def polish_weights(
     *,
     kept: Mapping[str, np.ndarray],
     params: Params,
+    target_params: Params | None = None,
     rounds: int,
     choice: Choice,
     loss: Loss,
@@ -78,6 +79,7 @@ def polish_weights(
             pattern, is refitted but not exchanged.
         kept: the present masks of the budget's layers.
         params: present parameters.
+        target_params: of the network whose outputs are kept to; the dense one's by default.
         rounds: of exchanges; 0 only refits.
         choice: how.
         loss: whose curvature measures the outputs' change.
@@ -85,15 +87,18 @@ def polish_weights(
     """
     exchanged = rounds if budget.scope != "neuron" else 0
     masks = {name: np.array(array) for name, array in kept.items()}
-    fit = fit_network(network, Mask.of(network, "weight", masks), batches, params=params, loss=loss)
+    target = network.params if target_params is None else target_params
+    fit = fit_network(network, Mask.of(network, "weight", masks), batches, params=params, target_params=target, loss=loss)
     params, value, values, ridge = fit.params, fit.value, [fit.start, fit.value], _RIDGE
     for number in range(exchanged):
         found, start = dict(masks), params
         for place, names in enumerate(_groups(budget)):
             drawn = seed + 101 * number + 7 * place
-            found, start = _exchange(network, batches, names, found, start, ridge, choice, loss, drawn)
+            found, start = _exchange(network, batches, names, found, start, target, ridge, choice, loss, drawn)
         mask = Mask.of(network, "weight", found)
-        fit = fit_network(network, mask, batches, params=start, steps=_STEPS, products=_PRODUCTS, loss=loss)
+        fit = fit_network(
+            network, mask, batches, params=start, target_params=target, steps=_STEPS, products=_PRODUCTS, loss=loss
+        )
         changed = sum(int((found[name] & ~masks[name]).sum()) for name in masks)
         logger.info("polish %d: %d exchanges, distance %.4g to %.4g", number + 1, changed, value, fit.value)
         if not fit.value < value:
@@ -120,13 +125,14 @@ def _exchange(
     names: tuple[str, ...],
     masks: Mapping[str, np.ndarray],
     params: Params,
+    target: Params,
     ridge: float,
     choice: Choice,
     loss: Loss,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], Params]:
     """One selection among the weights of some layers, with the weights that the model fits."""
-    measured = weight_distance(network, batches, params=params, seed=seed, loss=loss)
+    measured = weight_distance(network, batches, params=params, target_params=target, seed=seed, loss=loss)
     layers = [network.layers[name] for name in names]
     weights = _joined(names, {layer.name: params[layer.kernel] for layer in layers})
     members, gradient, curvature = _joined(names, masks), _joined(names, measured.gradient), _joined(names, measured.curvature)
@@ -138,7 +144,9 @@ def _exchange(
         for name, end in zip(names, ends.tolist(), strict=True)
     }
     rows = max(4000, _ROWS_A_MEMBER * count)
-    factor = distance_rows(network, batches, rows=rows, seed=seed, params=params, chosen=chosen, loss=loss).matrix
+    factor = distance_rows(
+        network, batches, rows=rows, seed=seed, params=params, target_params=target, chosen=chosen, loss=loss
+    ).matrix
     gram = (factor.T @ factor).astype(np.float64)
     diagonal = np.diag(gram).copy()
     gram[np.diag_indices_from(gram)] += ridge * (diagonal + diagonal.mean())

@@ -11,15 +11,17 @@ Counts that compete over several layers are allocated first, from the layers' er
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from annealsubnet.batches import first_inputs
+from annealsubnet.batches import first_inputs, stream
 from annealsubnet.budgets import Budget, Keep
+from annealsubnet.evaluation import positions
 from annealsubnet.frozen import select_frozen
 from annealsubnet.frozen_weights import select_frozen_weights
+from annealsubnet.gradual import Trained, Training, train_kept
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
@@ -32,6 +34,9 @@ from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
 
 logger = logging.getLogger(__name__)
+
+_MOST_WORK = 2e10
+"""Operations of a pass over the batches beyond which a network is not polished; a fit takes some hundred passes."""
 
 
 def prune(
@@ -49,6 +54,7 @@ def prune(
     refit: bool = True,
     ridge: float = RIDGE,
     rounds: int = 1,
+    training: Training | None = None,
     polish: int = 3,
     effort: int = 25,
     loss: Loss = cross_entropy,
@@ -76,8 +82,10 @@ def prune(
         refit: whether the kept weights are refitted to the dense network's outputs by least squares.
         ridge: of that refit, in units of the mean diagonal of the inputs' second moment.
         rounds: how often to walk the network, keeping geometrically less each time.
+        training: gradient steps on what is kept after every round, on labeled batches (`annealsubnet.gradual.Training`).
         polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
-            refitted together (weights only); 0 leaves every layer as its own selection and refit made it.
+            refitted together (weights only); 0 leaves every layer as its own selection and refit made it. A refit takes some
+            hundred passes: it is left out, which the log says, where a pass over the batches takes over 2·10¹⁰ operations.
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
@@ -105,31 +113,28 @@ def prune(
     """
     network = as_network(model, first_inputs(batches))
     budget = pattern_budget(network, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    if rounds < 1:
-        raise ValueError(f"rounds must be 1 or more, not {rounds}.")
+    if rounds < 1 or polish < 0:
+        raise ValueError(f"rounds must be 1 or more and polish 0 or more, not {rounds} and {polish}.")
     form = None if pattern is None else parse_pattern(pattern)
     choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort, degree=degree, pattern=form)
     if form is not None and (rounds > 1 or sampler is not None or not refit):
         raise ValueError(f"pattern={pattern!r} goes with one round of the select-and-refit annealer: no sampler, refit=True.")
-    params: Params = network.params
-    kept: dict[str, np.ndarray] = {}
-    for number in range(rounds):
-        stage = _stage(budget, (number + 1) / rounds)
-        if not refit:
-            if unit != "weight":
-                kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
-            continue
-        importance = importance_of(network, batches, params=params, loss=loss)
-        walk = _Walk(network, batches, stage, importance, choice, seed + 7919 * number)
-        kept, params = walk.run(params, progress=progress)
-        logger.info("round %d of %d keeps %d of %d %ss", number + 1, rounds, stage.total, stage.size, unit)
+    if training is not None and (unit != "weight" or not refit or sampler is not None):
+        raise ValueError(
+            "training goes with weights that are refitted by the select-and-refit annealer: no sampler, refit=True."
+        )
     if unit == "weight" and not refit:
         kept = select_frozen_weights(network, batches, budget, rounds=polish, choice=choice, loss=loss, seed=seed)
-    elif unit == "weight" and polish and sampler is None:
-        polished = polish_weights(
-            network, batches, budget, kept=kept, params=params, rounds=polish, choice=choice, loss=loss, seed=seed
-        )
-        kept, params = polished.kept, polished.params
+        params: Params = network.params
+    elif not refit:
+        kept, params = {}, network.params
+        for number in range(rounds):
+            stage = _stage(budget, (number + 1) / rounds)
+            kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
+    else:
+        stages = [_stage(budget, (number + 1) / rounds) for number in range(rounds)]
+        course = _Course(network, batches, choice, loss, seed, polish if sampler is None else 0, training)
+        kept, params = course.run(stages, progress=progress)
     left_alone = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
     mask = Mask.of(network, unit, {**left_alone, **kept})
     params = mask.multiply(params if refit else network.params)
@@ -149,6 +154,66 @@ def _stage(budget: Budget, progress: float) -> Budget:
     return replace(budget, counts=counts, total=count(budget.total, budget.size))
 
 
+@dataclass(frozen=True)
+class _Course:
+    """Rounds of selection and refit, each with what is left of the round before."""
+
+    network: Network
+    batches: Iterable[Any]
+    choice: Choice
+    loss: Loss
+    seed: int
+    polish: int
+    training: Training | None
+
+    def run(self, stages: list[Budget], *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
+        """Masks and parameters after the last stage."""
+        network, batches = self.network, self.batches
+        kept: dict[str, np.ndarray] = {}
+        trained = Trained(network.params)
+        for number, stage in enumerate(stages):
+            target = network.params if self.training is None else trained.params
+            importance = importance_of(network, batches, params=trained.params, loss=self.loss)
+            walk = _Walk(network, batches, stage, importance, self.choice, self.seed + 7919 * number, target)
+            kept, params = walk.run(trained.params, progress=progress)
+            logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
+            if stage.unit == "weight" and self.polish and number + 1 == len(stages) and self._affordable():
+                kept, params = self._polished(stage, kept, params, target)
+            trained = replace(trained, params=params)
+            if self.training is not None:
+                mask = Mask.of(network, stage.unit, kept)
+                trained = train_kept(
+                    network, mask, batches, trained, training=self.training, loss=self.loss, seed=self.seed + number
+                )
+        return kept, trained.params
+
+    def _affordable(self) -> bool:
+        """Whether some hundred passes through the network are."""
+        times = positions(self.network)
+        operations = sum(2 * times[name] * int(np.prod(layer.shape)) for name, layer in self.network.layers.items())
+        work = operations * sum(len(inputs) for inputs, _ in stream(self.batches))
+        if work > _MOST_WORK:
+            logger.warning("not polished: a pass takes %.1e operations, more than %.0e; give fewer examples", work, _MOST_WORK)
+        return work <= _MOST_WORK
+
+    def _polished(
+        self, budget: Budget, kept: dict[str, np.ndarray], params: Params, target: Params
+    ) -> tuple[dict[str, np.ndarray], Params]:
+        polished = polish_weights(
+            self.network,
+            self.batches,
+            budget,
+            kept=kept,
+            params=params,
+            target_params=target,
+            rounds=self.polish,
+            choice=self.choice,
+            loss=self.loss,
+            seed=self.seed,
+        )
+        return polished.kept, polished.params
+
+
 class _Walk:
     """One round over the layers."""
 
@@ -160,9 +225,10 @@ class _Walk:
         importance: Importance,
         choice: Choice,
         seed: int,
+        target: Params,
     ) -> None:
         self.network, self.batches, self.budget = network, batches, budget
-        self.importance, self.choice, self.seed = importance, choice, seed
+        self.importance, self.choice, self.seed, self.target = importance, choice, seed, target
 
     def run(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         """Masks of all sites, and parameters refitted on them."""
@@ -171,7 +237,7 @@ class _Walk:
         return self._sites(params, progress=progress)
 
     def _regression(self, layer: str, params: Params) -> Regression:
-        return regression_moments(self.network, self.batches, layer, params=params, target_params=self.network.params)
+        return regression_moments(self.network, self.batches, layer, params=params, target_params=self.target)
 
     def _weights(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         network, choice = self.network, self.choice

@@ -1,5 +1,6 @@
 """Shares: how many units each layer, site or neuron keeps of a budget that they have in common."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import error_curves, unit_curve
 from annealsubnet.statistics.curvature import neuron_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
+
+logger = logging.getLogger(__name__)
 
 
 def importance_of(network: Network, batches: Iterable[Any], *, params: Params, loss: Loss) -> Importance:
@@ -46,9 +49,13 @@ def weight_counts(
         curves[name] = _weight_curves(regression, importance[name], _longest(budget, name, layer.fan_in))
     if budget.scope == "layer":
         return {name: allocate(curves[name], budget.counts[name]).counts.reshape(shapes[name]) for name in layers}
-    together = allocate([curve for name in layers for curve in curves[name]], budget.total).counts
+    together = allocate([curve for name in layers for curve in curves[name]], budget.total)
+    gap = together.error - together.bound
+    logger.info(
+        "allocation: error %.4g, at most %.2g %% above the best", together.error, 100 * gap / max(together.bound, 1e-30)
+    )
     ends = np.cumsum([len(curves[name]) for name in layers])[:-1]
-    return {name: part.reshape(shapes[name]) for name, part in zip(layers, np.split(together, ends), strict=True)}
+    return {name: part.reshape(shapes[name]) for name, part in zip(layers, np.split(together.counts, ends), strict=True)}
 
 
 def _longest(budget: Budget, name: str, fan_in: int) -> int:

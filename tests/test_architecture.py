@@ -30,6 +30,8 @@ ORDER = [
     "decompose",
     "refitting",
     "fitting",
+    "renormalizing",
+    "gradual",
     "allocation",
     "selection",
     "frozen",

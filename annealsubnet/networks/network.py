@@ -78,6 +78,7 @@ class Network:
         *,
         gates: Mapping[str, jax.Array] | None = None,
         shifts: Mapping[str, jax.Array] | None = None,
+        maps: Mapping[str, Callable[[jax.Array], jax.Array]] | None = None,
         record: Iterable[str] = (),
     ) -> tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
         """Run with gates and shifts, and record layers.
@@ -87,12 +88,13 @@ class Network:
             inputs: one batch.
             gates: for a site, `[units]` or `[batch, units]` factors of its units (1 leaves a unit as it is).
             shifts: for a layer, an array of its output's shape that is added to it (before any gate).
+            maps: for a layer or a BatchNorm, a function of its output that takes the output's place (before any gate).
             record: names of layers.
 
         Returns:
             Outputs; and for each recorded layer what it was called with and what it returned, shift included.
         """
-        taps = _Taps(self, gates or {}, shifts or {}, frozenset(record))
+        taps = _Taps(self, gates or {}, shifts or {}, maps or {}, frozenset(record))
         closed = _trace(self.model, params, inputs)
         values = [*(params[path] for path in sorted(params)), jnp.asarray(inputs)]
         (outputs,) = _evaluate(closed.jaxpr, closed.consts, values, taps)
@@ -155,10 +157,17 @@ def _trace(model: Model, params: Params, inputs: Any) -> ClosedJaxpr:
 class _Taps:
     """What happens at the taps of one run."""
 
-    def __init__(self, network: Network, gates: Mapping[str, Any], shifts: Mapping[str, Any], record: frozenset[str]):
+    def __init__(
+        self,
+        network: Network,
+        gates: Mapping[str, Any],
+        shifts: Mapping[str, Any],
+        maps: Mapping[str, Callable[[jax.Array], jax.Array]],
+        record: frozenset[str],
+    ):
         self.records: dict[str, tuple[jax.Array, jax.Array]] = {}
         self._inputs: dict[str, jax.Array] = {}
-        self._record, self._shifts = record, shifts
+        self._record, self._shifts, self._maps = record, shifts, maps
         self._gates: dict[tuple[str, str], list[tuple[Gate, jax.Array]]] = {}
         for name, factors in gates.items():
             site = network.neurons.get(name) or network.heads[name]
@@ -173,6 +182,8 @@ class _Taps:
     def leave(self, name: str, value: jax.Array) -> jax.Array:
         if name in self._shifts:
             value = value + self._shifts[name]
+        if name in self._maps:
+            value = self._maps[name](value)
         value = self._gated(name, "out", value)
         if name in self._record:
             self.records[name] = (self._inputs[name], value)

@@ -1,0 +1,71 @@
+"""Gradual pruning: exact counts in every round, a budget that is kept, a loss that falls."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from annealsubnet import Mask, evaluate, prune
+from annealsubnet.gradual import Trained, Training, train_kept
+from annealsubnet.losses import cross_entropy
+from annealsubnet.networks import as_network
+
+
+class Network(nnx.Module):
+    """A small classifier."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Linear(6, 9, rngs=rngs)
+        self.out = nnx.Linear(9, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.out(nnx.relu(self.first(inputs)))
+
+
+@pytest.fixture(scope="module")
+def case():
+    inputs = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
+    labels = np.argmax(inputs[:, :3], axis=1)
+    return as_network(Network(), inputs), [(inputs[:70], labels[:70]), (inputs[70:], labels[70:])]
+
+
+def test_a_step_is_the_optimizers_on_what_is_kept(case):
+    network, batches = case
+    inputs, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    kept = np.random.default_rng(1).random((6, 9)) < 0.5
+    mask = Mask.of(network, "weight", {"first": kept})
+    training = Training(optax.sgd(0.1), examples=240, batch_size=120)
+    found = train_kept(network, mask, batches, Trained(network.params), training=training, loss=cross_entropy, seed=0)
+    assert found.examples == 240
+    import jax
+
+    params = mask.multiply(network.params)
+    for _ in range(2):
+        slopes = jax.grad(lambda values: cross_entropy.value(network.apply(values, inputs), jnp.asarray(labels)).mean())(params)
+        params = mask.multiply({path: value - 0.1 * slopes[path] for path, value in params.items()})
+    for path, value in params.items():
+        np.testing.assert_allclose(found.params[path], value, atol=1e-5)
+
+
+def test_rounds_with_training_keep_the_count_and_learn(case):
+    network, batches = case
+    training = Training(optax.adam(0.02), examples=1200, batch_size=40)
+    options = {"keep": 0.4, "unit": "weight", "seed": 0, "polish": 0}
+    mask, learned = prune(network, batches, rounds=3, training=training, **options)
+    assert mask.kept_count == round(0.4 * mask.size)
+    for name, kept in mask.kept.items():
+        assert not np.asarray(getattr(learned, name).kernel[...])[~kept].any()
+    _, still = prune(network, batches, rounds=3, **options)
+    assert evaluate(learned, batches).loss < 0.5 * evaluate(still, batches).loss
+
+
+def test_what_does_not_go_together_is_refused(case):
+    network, batches = case
+    with pytest.raises(ValueError, match="training"):
+        prune(network, batches, keep=0.5, unit="neuron", training=Training(optax.sgd(0.1), 10), seed=0)
+    with pytest.raises(ValueError, match="labels"):
+        prune(network, [batches[0][0]], keep=0.5, polish=0, training=Training(optax.sgd(0.1), 10), seed=0)
+    with pytest.raises(ValueError, match="1 or more"):
+        Training(optax.sgd(0.1), 0)
