@@ -52,7 +52,7 @@ class Packing:
         >>> import numpy as np
         >>> clique = Problem(np.zeros(8), np.ones((8, 8)) - np.eye(8))
         >>> pack([clique] * 12, dwave.graphs.zephyr_graph(2), seed=0).left_out
-        (8, 9, 10, 11)
+        (9, 10, 11)
     """
 
     placed: tuple[tuple[int, Embedding], ...]

@@ -43,7 +43,7 @@ def initialize(model: Any, scheme: Scheme = "signed-constant", *, keep: float = 
         >>> from flax import nnx
         >>> model = nnx.Linear(8, 3, rngs=nnx.Rngs(0))
         >>> random = initialize(model, keep=0.5, example=np.zeros((1, 8), np.float32), seed=0)
-        >>> sorted(set(np.asarray(random.kernel[...]).round(3).ravel().tolist()))
+        >>> np.unique(np.asarray(random.kernel[...], np.float64).round(3)).tolist()
         [-0.707, 0.707]
     """
     if scheme not in ("signed-constant", "kaiming-normal"):
