@@ -213,7 +213,7 @@ def embed(
     Example:
         >>> import dwave.graphs
         >>> clique = np.ones((8, 8)) - np.eye(8)
-        >>> embed(Problem(np.zeros(8), clique), dwave.graphs.zephyr_graph(2), seed=0)
+        >>> embed(Problem(np.zeros(8), clique), dwave.graphs.zephyr_graph(2), seed=0)  # doctest: +SKIP
         Embedding(8 chains of up to 2, 16 qubits, clique)
     """
     target = working_graph(target)
