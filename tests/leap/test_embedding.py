@@ -56,14 +56,20 @@ TARGETS = [damaged("zephyr", 3, 0.02), damaged("pegasus", 4, 0.02)]
     "problem", [clique(1), clique(2), clique(12), ring(30), ring(20, 2), Problem(np.zeros(3), np.zeros((3, 3)))]
 )
 def test_embeddings_are_valid(problem, target):
-    checked(problem, embed(problem, target, seed=0, time_limit=5.0), target)
+    assert len(checked(problem, embed(problem, target, seed=0, time_limit=5.0), target)) >= problem.size
+
+
+@pytest.mark.parametrize("size", range(1, 13))
+def test_cliques_embed_on_a_whole_graph(size):
+    target = working_graph(dwave_graphs.zephyr_graph(2))
+    assert len(checked(clique(size), embed(clique(size), target, seed=0, time_limit=5.0), target)) >= size
 
 
 def test_parts_of_a_problem_embed():
     found = decompose(ring(60, 2), Limits(variables=20, chain_length=3), seed=0)
     for part in found.parts(np.zeros(60)):
         embedding = embed(part, TARGETS[0], seed=1, time_limit=5.0)
-        checked(part.problem, embedding, TARGETS[0])
+        assert len(checked(part.problem, embedding, TARGETS[0])) >= part.size
 
 
 def test_what_cannot_embed_is_named_with_limits_that_fit():
@@ -90,7 +96,8 @@ def test_a_cached_embedding_is_used_and_validated_when_the_graph_changes(tmp_pat
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    embed(clique(4), TARGETS[0], seed=0, cache=EmbeddingCache(blocked / "folder"))
+    found = embed(clique(4), TARGETS[0], seed=0, cache=EmbeddingCache(blocked / "folder"))
+    assert found == embed(clique(4), TARGETS[0], seed=0) and blocked.read_text() == ""
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7])
