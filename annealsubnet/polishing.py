@@ -37,8 +37,8 @@ _MEMBERS, _OTHERS = 1200, 1200
 _ROWS_A_MEMBER = 5
 """Rows of the model for each member that is refitted in it, at least."""
 _FULL_EFFORT = 100
-"""Members up to which an exchange anneals all the sweeps asked for; beyond, so many fewer. A sweep of 1,200 members takes seconds:
-on digits (one fifth kept, one seed) 25 of them took 66 s a round for the accuracy of descent, which takes one."""
+"""Members up to which an exchange anneals all the sweeps asked for; beyond, so many fewer. A sweep of 1,200 members takes
+seconds: on digits (a fifth kept, one seed) 25 of them took 66 s a round for the accuracy of descent, which takes one."""
 _RIDGE = 0.03
 """ρ of the first round; it grows where a round fails."""
 _STEPS, _PRODUCTS = 2, 20
