@@ -4,10 +4,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from annealsubnet.solvers.select_refit_kernels import MATH
 
-
-@njit(cache=True, nogil=True, fastmath=MATH)
+# Sums over rows in any order, several at once: no other kernel holds a copy of this one that could round differently.
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp", "nnan"})
 def offer_pairs(
     factor: NDArray[np.float32],
     y: NDArray[np.float32],

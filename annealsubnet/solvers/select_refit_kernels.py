@@ -28,7 +28,9 @@ from annealsubnet.solvers.select_refit_problem import FloatArray, IntArray
 
 UintArray = NDArray[np.uint64]
 
-MATH = {"contract", "reassoc", "nsz", "arcp", "nnan"}  # not ninf: a drawn score may overflow before it is discarded
+# Neither "reassoc" nor "contract": a caller's own copy of an inner kernel and the kernel compiled by itself would round
+# differently, and which of them runs depends on whether the code was compiled in this process or comes from the cache.
+MATH = {"nsz", "nnan"}
 BARRED = -1e300
 _BLAS = 96  # members from which on a state is recomputed by matrix products
 FLOOR = 1e-11  # a Schur diagonal below this (of 1) is a linear combination of the others up to rounding

@@ -1,5 +1,8 @@
 """Laws of select-and-refit: exact error, exact counts, the optimum of small problems, and invariances."""
 
+import os
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -72,6 +75,26 @@ def test_the_number_of_threads_does_not_matter(num_kept):
     one_unit = select_units(gram, b, t, num_kept, seed=7, num_reads=4, num_threads=1)
     two_unit = select_units(gram, b, t, num_kept, seed=7, num_reads=4, num_threads=2)
     np.testing.assert_array_equal(one_unit.kept, two_unit.kept)
+
+
+def test_compiled_now_or_before_the_answer_is_the_same(tmp_path):
+    script = """if True:
+        import hashlib, numpy as np
+        from annealsubnet.solvers.select_refit import error_curves
+        rng = np.random.default_rng(0)
+        a = np.maximum(rng.normal(size=(1078, 64)) @ rng.normal(size=(64, 64)), 0.0)
+        weights = rng.normal(size=(64, 128))
+        targets = a.T @ a @ weights / 1078
+        curves = error_curves(a.T @ a / 1078, targets, (weights * targets).sum(0), method="forward", max_kept=32)
+        print(hashlib.sha256(curves.error.tobytes() + curves.order.tobytes()).hexdigest())
+    """
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert any(tmp_path.rglob("*.nbc")), "the second run has compiled code to load"
+    assert runs[0] == runs[1]
 
 
 def test_a_column_is_solved_alike_alone_and_among_others():
