@@ -215,7 +215,7 @@ def measure_solution(problem: Problem, seed: int, quick: bool) -> Row:
 
 def chains(rows: Rows, *, quick: bool, seed: int) -> None:
     """Predicted against found longest chains of parts of real problems, bounded in degree."""
-    from annealsubnet.leap.embedding import working_graph
+    from annealsubnet.leap.working_graphs import working_graph
 
     rng = np.random.default_rng(seed + 1)
     problems = real_problems(2 if quick else 6, seed + 1, quick=quick)

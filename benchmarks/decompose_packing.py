@@ -11,8 +11,9 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from annealsubnet.leap.embedding import couplings_of, verified, working_graph
+from annealsubnet.leap.embedding import couplings_of, verified
 from annealsubnet.leap.packing import pack
+from annealsubnet.leap.working_graphs import working_graph
 from annealsubnet.problems import Problem
 
 DEFECTS = 0.01

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from annealsubnet.leap.connection import Connection, LeapError
     from annealsubnet.leap.devices import qpu as typical_qpu
-    from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, embed, working_graph
+    from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, embed
     from annealsubnet.leap.hybrid import HybridSampler
     from annealsubnet.leap.ledger import Ledger
     from annealsubnet.leap.packing import pack, pack_jobs
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from annealsubnet.leap.results import Results, results
     from annealsubnet.leap.resuming import resume
     from annealsubnet.leap.sampler import LeapSampler
+    from annealsubnet.leap.working_graphs import working_graph
 
 _HOME = {
     "CannotEmbed": "embedding",
@@ -42,7 +43,7 @@ _HOME = {
     "results": "results",
     "resume": "resuming",
     "typical_qpu": "devices",
-    "working_graph": "embedding",
+    "working_graph": "working_graphs",
 }
 
 __all__ = [

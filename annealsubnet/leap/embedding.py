@@ -11,8 +11,7 @@ References:
     Processing 15 (2016); J. Cai, W. G. Macready, A. Roy, "A practical heuristic for finding graph minors", arXiv 1406.2741.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,37 +22,15 @@ import numpy as np
 from annealsubnet.decompose import Part, largest_clique, predict_chains
 from annealsubnet.decompose.partition import compressed
 from annealsubnet.leap.cache import EmbeddingCache
+from annealsubnet.leap.templates import clique_chains_on
+from annealsubnet.leap.working_graphs import WorkingGraph, hashed, working_graph
 from annealsubnet.problems import Problem
 
-__all__ = ["CannotEmbed", "Embedding", "EmbeddingCache", "WorkingGraph", "couplings_of", "embed", "verified", "working_graph"]
+__all__ = ["CannotEmbed", "Embedding", "EmbeddingCache", "couplings_of", "embed", "verified"]
 
 
 class CannotEmbed(ValueError):
     """A part has no embedding; the message names the part, what was tried, and limits that would fit."""
-
-
-@dataclass(frozen=True)
-class WorkingGraph:
-    """The qubits and couplers of one solver that work.
-
-    Attributes:
-        graph: as `dwave.graphs` makes it, with the topology in its attributes.
-        graph_id: what identifies this very set of qubits and couplers.
-        topology: "zephyr" or "pegasus".
-    """
-
-    graph: nx.Graph
-    graph_id: str
-    topology: str
-
-    def __repr__(self) -> str:
-        rows = self.graph.graph["rows"]
-        return f"WorkingGraph({self.topology} {rows}, {len(self.graph)} qubits, {self.graph_id})"
-
-    @cached_property
-    def neighbors(self) -> dict[int, frozenset[int]]:
-        """The qubits that each qubit is coupled to."""
-        return {qubit: frozenset(near) for qubit, near in self.graph.adjacency()}
 
 
 @dataclass(frozen=True)
@@ -86,62 +63,6 @@ class Embedding:
         return dict(zip(range(len(self.chains)) if labels is None else labels, self.chains, strict=True))
 
 
-def working_graph(solver: Any) -> WorkingGraph:
-    """The working graph of a solver.
-
-    Args:
-        solver: a `DWaveSampler`, a solver of the cloud client, the dictionary of its properties, or a graph made by
-            `dwave.graphs`.
-
-    Raises:
-        TypeError: if it is none of these.
-        ValueError: if its topology is neither Zephyr nor Pegasus.
-
-    Example:
-        >>> import dwave.graphs
-        >>> working_graph(dwave.graphs.zephyr_graph(2)).topology
-        'zephyr'
-    """
-    import dwave.graphs
-
-    if isinstance(solver, WorkingGraph):
-        return solver
-    if isinstance(solver, nx.Graph):
-        family = _checked_topology(solver.graph.get("family"))
-        return WorkingGraph(solver, _hash(sorted(map(sorted, solver.edges))), family)
-    properties = solver if isinstance(solver, Mapping) else getattr(solver, "properties", None)
-    if not isinstance(properties, Mapping):
-        raise TypeError(f"a solver with a dictionary `properties`, or a graph, is needed; this is {type(solver).__name__}.")
-    topology = properties.get("topology") or {}
-    family = _checked_topology(topology.get("type"))
-    nodes, edges = list(properties["qubits"]), [tuple(coupler) for coupler in properties["couplers"]]
-    make = {"zephyr": dwave.graphs.zephyr_graph, "pegasus": dwave.graphs.pegasus_graph}[family]
-    shape = topology["shape"] if family == "zephyr" else topology["shape"][:1]
-    graph = make(*shape, node_list=nodes, edge_list=edges)
-    identity = properties.get("graph_id") or _stated_id(solver) or _hash(sorted(map(sorted, edges)))
-    return WorkingGraph(graph, str(identity), family)
-
-
-def _checked_topology(family: Any) -> str:
-    if family not in ("zephyr", "pegasus"):
-        raise ValueError(f"the topology must be zephyr or pegasus; it is {family!r}.")
-    return str(family)
-
-
-def _stated_id(solver: Any) -> str | None:
-    """The `graph_id` in the version that a cloud solver states, if it states one."""
-    for candidate in (solver, getattr(solver, "solver", None)):
-        version = getattr(candidate, "version", None)
-        found = version.get("graph_id") if isinstance(version, Mapping) else getattr(version, "graph_id", None)
-        if found:
-            return str(found)
-    return None
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
-
-
 @dataclass(frozen=True)
 class Edges:
     """The graph of a part: how many variables, and which are coupled.
@@ -157,7 +78,7 @@ class Edges:
     @cached_property
     def key(self) -> str:
         """What identifies the graph in the cache."""
-        return _hash((self.size, self.pairs.tobytes().hex()))
+        return hashed((self.size, self.pairs.tobytes().hex()))
 
     @property
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +156,7 @@ def search(edges: Edges, target: WorkingGraph, *, seed: int, time_limit: float) 
     """The better of the clique's template and minorminer's answer, verified; None if there is neither."""
     if edges.size == 0:
         return Embedding((), "clique")
-    clique = _clique(edges, target)
+    clique = _clique(edges, target, seed)
     predicted = predict_chains(*edges.rows, topology=target.topology)
     if clique is not None and predicted.method == "clique":
         return clique
@@ -246,17 +167,11 @@ def search(edges: Edges, target: WorkingGraph, *, seed: int, time_limit: float) 
     return min(found, key=lambda embedding: (embedding.chain_length, embedding.num_qubits), default=None)
 
 
-def _clique(edges: Edges, target: WorkingGraph) -> Embedding | None:
-    from minorminer import busclique
-
+def _clique(edges: Edges, target: WorkingGraph, seed: int) -> Embedding | None:
     if edges.size > largest_clique(64, topology=target.topology, rows=target.graph.graph["rows"]):
         return None
-    # Asked without its cache, busclique allocates memory without end for some sizes (8 on a whole Zephyr graph).
-    found = busclique.busgraph_cache(target.graph, seed=0).find_clique_embedding(edges.size)
-    if not found:
-        return None
-    chains = tuple(tuple(int(qubit) for qubit in found[variable]) for variable in range(edges.size))
-    return Embedding(chains, "clique") if verified(chains, edges, target) else None
+    chains = clique_chains_on(target, edges.size, seed=seed)
+    return Embedding(chains, "clique") if chains is not None and verified(chains, edges, target) else None
 
 
 def minor(edges: Edges, graph: nx.Graph, *, seed: int, time_limit: float) -> Embedding | None:

@@ -28,7 +28,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from annealsubnet.leap.embedding import WorkingGraph
+from annealsubnet.leap.working_graphs import WorkingGraph
 
 # All nested orders of up to this many blocks are tried as shapes; of more only some.
 _ALL_ORDERS = 4

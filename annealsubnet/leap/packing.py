@@ -4,7 +4,6 @@ Reading a QPU costs the same whether a few of its qubits work or all. Large spar
 region where minorminer finds it a place; dense parts follow as cliques of mixed sizes in the lattice of lines
 (`annealsubnet.leap.lattice`), which works around defects and uses what is left between them. What does not fit is returned
 by number, and nothing overlaps: every embedding is verified with dwave.embedding, and so is that no qubit is used twice.
-(busclique is not asked for a place on what is left: on a graph that is mostly used up it ends the process.)
 """
 
 import time
@@ -20,14 +19,13 @@ from annealsubnet.leap.embedding import (
     Edges,
     Embedding,
     EmbeddingCache,
-    WorkingGraph,
     couplings_of,
     embed,
     minor,
     verified,
-    working_graph,
 )
 from annealsubnet.leap.lattice import place_cliques
+from annealsubnet.leap.working_graphs import WorkingGraph, working_graph
 from annealsubnet.problems import Problem
 
 # Windows that are emptied and filled again while parts are left out.

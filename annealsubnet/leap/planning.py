@@ -306,8 +306,8 @@ def _jobs(
     time_limit: float,
     cache: Any,
 ) -> tuple[tuple[PlannedPart, ...], tuple[Job, ...]]:
-    from annealsubnet.leap.embedding import working_graph
     from annealsubnet.leap.packing import pack_jobs
+    from annealsubnet.leap.working_graphs import working_graph
 
     graph = working_graph({**device.properties, "graph_id": device.graph_id})
     problems = [part for _, _, part in parts]

@@ -11,9 +11,13 @@ dwave_graphs = pytest.importorskip("dwave.graphs")
 from dwave.embedding import verify_embedding  # noqa: E402
 
 from annealsubnet.decompose import Limits, decompose  # noqa: E402
-from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, couplings_of, embed, verified, working_graph  # noqa: E402
+from annealsubnet.decompose.chains import clique_chains  # noqa: E402
+from annealsubnet.leap import templates  # noqa: E402
+from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, couplings_of, embed, verified  # noqa: E402
 from annealsubnet.leap.lattice import lattice_of, place_cliques, shapes_of  # noqa: E402
 from annealsubnet.leap.packing import pack, pack_jobs  # noqa: E402
+from annealsubnet.leap.templates import clique_chains_on  # noqa: E402
+from annealsubnet.leap.working_graphs import working_graph  # noqa: E402
 from annealsubnet.problems import Problem  # noqa: E402
 
 
@@ -59,10 +63,29 @@ def test_embeddings_are_valid(problem, target):
     assert len(checked(problem, embed(problem, target, seed=0, time_limit=5.0), target)) >= problem.size
 
 
-@pytest.mark.parametrize("size", range(1, 13))
+@pytest.mark.parametrize("size", range(1, 25))
 def test_cliques_embed_on_a_whole_graph(size):
+    """All of these sizes once ran away on some whole graph, when busclique was asked without its cache."""
     target = working_graph(dwave_graphs.zephyr_graph(2))
     assert len(checked(clique(size), embed(clique(size), target, seed=0, time_limit=5.0), target)) >= size
+
+
+@pytest.mark.parametrize("size", [2, 4, 8, 16, 24])
+def test_templates_on_a_whole_graph_have_chains_as_short_as_the_table_says(size):
+    target = working_graph(dwave_graphs.zephyr_graph(3))
+    chains = clique_chains_on(target, size, seed=0)
+    assert chains is not None and verified(chains, couplings_of(clique(size)), target)
+    assert max(map(len, chains)) <= (clique_chains(size) or 0)
+
+
+def test_what_is_left_of_a_used_up_graph_harms_nothing(monkeypatch):
+    """Asked for a clique on qubits that are hardly coupled, busclique ends its process; ours goes on."""
+    target = TARGETS[0]
+    rest = working_graph(target.graph.subgraph(sorted(target.graph)[::9]).copy())
+    assert clique_chains_on(rest, 30, seed=0) is None
+    assert clique_chains_on(rest, 10**4, seed=0) is None
+    monkeypatch.setattr(templates, "_LONGEST", 0.05)
+    assert clique_chains_on(target, 60, seed=0) is None  # no answer in time is no answer
 
 
 def test_parts_of_a_problem_embed():

@@ -9,6 +9,7 @@ from dwave.cloud.coders import encode_problem_as_qp
 from dwave.cloud.solver import StructuredSolver
 
 from annealsubnet.leap.devices import qpu
+from annealsubnet.leap.embedding import embed
 from annealsubnet.leap.ising import chain_strength, logical_ising, placed_job
 from annealsubnet.leap.jobs import Job, job_from_bytes, job_to_bytes
 from annealsubnet.problems import Problem
@@ -62,7 +63,6 @@ def test_a_gauge_changes_what_is_sent_and_not_what_is_read():
 def embedded(seed=0, **options):
     """Two small problems on chains found by the clique embedder."""
     import dwave.graphs
-    from minorminer.busclique import find_clique_embedding
 
     rng = np.random.default_rng(seed)
     graph = dwave.graphs.zephyr_graph(2, node_list=PROPERTIES["qubits"], edge_list=PROPERTIES["couplers"])
@@ -70,8 +70,7 @@ def embedded(seed=0, **options):
     for size in (6, 5):
         upper = np.triu(rng.normal(size=(size, size)), 1)
         problems.append(Problem(rng.normal(size=size), upper + upper.T, 0.5))
-        chains = find_clique_embedding(size, graph)
-        embeddings.append([chains[variable] for variable in range(size)])
+        embeddings.append(embed(problems[-1], graph, seed=seed).chains)
         graph.remove_nodes_from([qubit for chain in embeddings[-1] for qubit in chain])
     job = placed_job([0, 1], problems, [0.0, 0.3], embeddings, PROPERTIES, {"num_reads": 1}, **{"gauge_seed": 3, **options})
     return problems, job
