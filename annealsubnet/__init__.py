@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import annealsubnet.examples as examples
     import annealsubnet.leap as leap
     import annealsubnet.testing as testing
+    from annealsubnet.distillation import distill_ticket
     from annealsubnet.evaluation import Evaluation, evaluate
     from annealsubnet.gradual import Training
     from annealsubnet.masks import Mask, masked
@@ -41,6 +42,7 @@ _HOME = {
     "Network": "networks",
     "Problem": "problems",
     "Training": "gradual",
+    "distill_ticket": "distillation",
     "evaluate": "evaluation",
     "find_ticket": "tickets",
     "from_function": "networks",
@@ -63,6 +65,7 @@ __all__ = [
     "Problem",
     "Training",
     "baselines",
+    "distill_ticket",
     "evaluate",
     "examples",
     "find_ticket",

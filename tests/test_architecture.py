@@ -40,6 +40,7 @@ ORDER = [
     "shares",
     "pruning",
     "tickets",
+    "distillation",
     "landscapes",
     "baselines",
     "report",

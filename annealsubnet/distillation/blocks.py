@@ -1,0 +1,166 @@
+"""Blocks: which layers of a random student stand for which layer of a trained teacher, and what is measured of them.
+
+A block is one teacher layer and one or two student layers. Its last layer returns what the teacher's returns before the
+nonlinearity, so that the error is quadratic in its mask; it reads what the student itself, masked so far, hands it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from annealsubnet.batches import Batches, stream
+from annealsubnet.networks import Layer, Network, Params
+from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Block:
+    """One teacher layer and the student layers that stand for it.
+
+    Attributes:
+        teacher: the layer of the teacher.
+        first: the student's layer before the nonlinearity; None where the block has one layer.
+        last: the student's layer whose outputs are matched.
+    """
+
+    teacher: Layer
+    first: Layer | None
+    last: Layer
+
+    @property
+    def weights(self) -> int:
+        """How many weights the teacher's layer has."""
+        return prod(self.teacher.shape)
+
+
+def blocks_of(teacher: Network, student: Network, pairs: Mapping[str, str | Sequence[str]] | None = None) -> tuple[Block, ...]:
+    """The blocks, in the teacher's order.
+
+    Args:
+        teacher: traced.
+        student: traced.
+        pairs: the student's layer, or its two layers, for each of the teacher's; if None they are taken in the order of
+            running, one or two for each.
+
+    Raises:
+        ValueError: for counts or shapes that do not fit, unknown layers, or grouped convolutions.
+    """
+    if pairs is None:
+        pairs = _in_order(teacher, student)
+    missing = sorted(set(teacher.layers) - set(pairs))
+    if missing:
+        raise ValueError(f"blocks leaves out the teacher's layers {missing}; name one or two of the student's for each.")
+    blocks = []
+    for name, layer in teacher.layers.items():
+        named = pairs[name]
+        own = (named,) if isinstance(named, str) else tuple(named)
+        unknown = [part for part in own if part not in student.layers]
+        if unknown or not 1 <= len(own) <= 2:
+            raise ValueError(
+                f"blocks[{name!r}] is {pairs[name]!r}; it is one or two of the student's layers {sorted(student.layers)}."
+            )
+        blocks.append(Block(layer, student.layers[own[0]] if len(own) == 2 else None, student.layers[own[-1]]))
+    _check_outputs(teacher, student, blocks)
+    return tuple(blocks)
+
+
+def _in_order(teacher: Network, student: Network) -> dict[str, Sequence[str]]:
+    names, theirs = list(teacher.layers), list(student.layers)
+    if not names or len(theirs) not in (len(names), 2 * len(names)):
+        raise ValueError(
+            f"The teacher has {len(names)} layers and the student {len(theirs)}; a student has one or two layers for each of "
+            "the teacher's, or blocks says which stand for which."
+        )
+    each = len(theirs) // len(names)
+    return {name: theirs[each * number : each * (number + 1)] for number, name in enumerate(names)}
+
+
+def _check_outputs(teacher: Network, student: Network, blocks: Iterable[Block]) -> None:
+    if teacher.example.shape[1:] != student.example.shape[1:]:
+        raise ValueError(
+            f"The teacher reads inputs of shape {teacher.example.shape[1:]} and the student {student.example.shape[1:]}."
+        )
+    shapes = [_output_shapes(network) for network in (teacher, student)]
+    for block in blocks:
+        wanted, found = shapes[0][block.teacher.name], shapes[1][block.last.name]
+        if wanted != found:
+            raise ValueError(
+                f"Layer {block.last.name!r} of the student returns {found} an example, where {block.teacher.name!r} of the "
+                f"teacher returns {wanted}; the last layer of a block has the teacher's outputs."
+            )
+        for layer in (block.first, block.last):
+            if layer is not None and layer.groups > 1:
+                raise ValueError(f"Layer {layer.name!r} is a grouped convolution; distillation takes layers of one group.")
+
+
+def _output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    one = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
+
+    def outputs(params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
+        _, records = network.run(params, inputs, record=network.layers)
+        return {name: record[1] for name, record in records.items()}
+
+    return {name: shape.shape[1:] for name, shape in jax.eval_shape(outputs, network.params, one).items()}
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What a block's last layer reads and should return, as sums over unlabeled data.
+
+    Attributes:
+        gram: E[a aᵀ] of its inputs.
+        cross: E[a yᵀ], y what the teacher returns less the student's own bias.
+        energy: E[y²].
+    """
+
+    gram: Float[np.ndarray, "fan_in fan_in"]
+    cross: Float[np.ndarray, "fan_in neurons"]
+    energy: Float[np.ndarray, "neurons"]
+
+
+def measure_matching(teacher: Network, student: Network, params: Params, block: Block, batches: Batches) -> Matching:
+    """One pass over the batches; `params` are the student's, masked so far."""
+    layer = block.last
+
+    @jax.jit
+    def step(params: Params, theirs: Params, inputs: jax.Array) -> Any:
+        _, records = student.run(params, inputs, record=(layer.name,))
+        rows = layer.patches(records[layer.name][0])[:, 0]
+        _, records = teacher.run(theirs, inputs, record=(block.teacher.name,))
+        targets = records[block.teacher.name][1].reshape(len(rows), -1)
+        if layer.bias is not None:
+            targets = targets - params[layer.bias].reshape(-1)
+        vectors = jnp.full((), len(rows), jnp.float32)
+        return rows.T @ rows, rows.T @ targets, (targets**2).sum(0), vectors
+
+    sums, _ = accumulate(lambda inputs: step(params, teacher.params, inputs), _inputs(batches))
+    gram, cross, energy = (total / sums[3] for total in sums[:3])
+    check_statistics(layer.name, gram, cross, energy)
+    return Matching(gram, cross, energy)
+
+
+def measure_signs(student: Network, params: Params, layer: Layer, batches: Batches) -> Float[np.ndarray, "2 fan_in"]:
+    """E[max(a, 0)²] and E[max(−a, 0)²] of each input of a layer."""
+
+    @jax.jit
+    def step(params: Params, inputs: jax.Array) -> Any:
+        _, records = student.run(params, inputs, record=(layer.name,))
+        rows = layer.patches(records[layer.name][0])[:, 0]
+        parts = jnp.stack([jnp.maximum(rows, 0), jnp.maximum(-rows, 0)])
+        return (parts**2).sum(1), jnp.full((), len(rows), jnp.float32)
+
+    (total, vectors), _ = accumulate(lambda inputs: step(params, inputs), _inputs(batches))
+    check_statistics(layer.name, total)
+    return np.asarray(total / vectors)
+
+
+def _inputs(batches: Batches) -> Iterable[tuple[np.ndarray]]:
+    return ((inputs,) for inputs, _ in chunks(stream(batches), CHUNK))

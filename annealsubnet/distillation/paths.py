@@ -1,0 +1,55 @@
+"""Paths: the mask of a random layer that makes copies of its inputs, for the layer behind it to sum.
+
+A hidden neuron that keeps one weight u of its fan-in hands on max(u a_i, 0): a copy of max(a_i, 0) if u > 0, of max(−a_i, 0)
+if u < 0, and with the random weight v of the next layer a random coefficient u v of that part of the input. So a layer of
+random neurons, each reading one input, turns the layer behind it into subset sums (Pensia and others: w a = w max(a, 0) −
+w max(−a, 0), each part from a few random paths). Which input a neuron reads is ours to choose, for its fan-in is random and
+dense: neurons are dealt in turn to the parts of inputs that are not always zero, the largest first, each part taking the first
+neuron left whose weight has its sign.
+
+References:
+    A. Pensia and others, Optimal Lottery Tickets via SubsetSum, NeurIPS 2020, lemma 1 and figure 1.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+_SILENT = 1e-9
+
+
+def lay_paths(
+    weights: Float[np.ndarray, "fan_in neurons"], parts: Float[np.ndarray, "2 fan_in"]
+) -> Bool[np.ndarray, "fan_in neurons"]:
+    """The mask of the first of two layers: at most one weight of each neuron.
+
+    Args:
+        weights: of the layer, random.
+        parts: E[max(a, 0)²] and E[max(−a, 0)²] of each input.
+
+    Example:
+        >>> lay_paths(np.array([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]]), np.array([[2.0, 1.0], [0.0, 0.0]])).astype(int).tolist()
+        [[1, 0, 1], [0, 1, 0]]
+    """
+    mask = np.zeros(weights.shape, bool)
+    live = np.flatnonzero(parts.ravel() > _SILENT * parts.max(initial=0.0))
+    live = live[np.argsort(-parts.ravel()[live], kind="stable")]
+    free = np.ones(weights.shape[1], bool)
+    tried = 0
+    while live.size and free.any() and tried < live.size:
+        for part in live:
+            negative, source = divmod(int(part), weights.shape[0])
+            fits = free & ((weights[source] < 0) if negative else (weights[source] > 0))
+            neuron = int(fits.argmax())
+            if fits[neuron]:
+                free[neuron], mask[source, neuron] = False, True
+                tried = 0
+            else:
+                tried += 1
+    return mask
+
+
+def drop_unread(
+    first: Bool[np.ndarray, "fan_in neurons"], last: Bool[np.ndarray, "neurons outputs"]
+) -> Bool[np.ndarray, "fan_in neurons"]:
+    """The first layer's mask without the neurons that no kept weight of the last layer reads."""
+    return first & last.any(axis=1)
