@@ -1,25 +1,29 @@
 """Annealing with moves on the tables: no auxiliary variables, no penalties.
 
-A flip of variable i changes the energy by Σ_{w ∋ i} T_w[code ⊕ bit] − T_w[code]; with each window's code at hand, a proposal
-costs as many look-ups as windows hold i. Every read cools geometrically and ends in a descent by flips.
+A single flip changes K + 1 tables of random numbers at once, so that flips alone are soon stuck. A *block* move draws some
+thirty variables at once from their Boltzmann distribution given the others (`block_kernel`), by a forward pass that sums them
+out one after the other and a backward pass that draws them. It satisfies detailed balance for blocks of any size, crosses every
+barrier within its block, and at temperature zero sets the block to its optimum. It reads about 2^(width + 1) table entries a
+variable, where the width is how many others of its block a variable is coupled to when its turn comes.
 """
 
-# Numba infers types; annotations would only repeat them.
-# mypy: disable-error-code="no-untyped-def, call-arg"
-
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numba import njit
 
+from annealsubnet.landscapes.block_kernel import anneal_reads
+from annealsubnet.landscapes.blocks import Blocks, grow_blocks
 from annealsubnet.landscapes.landscape import Landscape
-from annealsubnet.solvers.couplings import OPTIONS
 from annealsubnet.solvers.running import Stops, keys_for, run_reads
-from annealsubnet.solvers.sweeps import mixed
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_UNIT = 2.0**-53
+# Blocks that each variable is in: their ends lie in different places, so that no barrier sits at the end of all of them.
+_COVER = 4
+# A temperature from which blocks are drawn nearly at random, and one at which they are nearly optima, in units of the
+# standard deviation of what a flip changes.
+_HOT, _COLD = 1.0, 5e-3
+_SWEEPS = {"blocks": 100, "flips": 2000}
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Optimum:
     """What annealing found.
 
     Attributes:
-        states: the best state of every read.
+        states: the state of every read.
         energies: their energies.
     """
 
@@ -46,108 +50,102 @@ class Optimum:
 def anneal(
     landscape: Landscape,
     *,
-    num_reads: int = 16,
-    num_sweeps: int = 1000,
+    moves: Literal["blocks", "flips"] = "blocks",
+    block_size: int = 32,
+    width: int | None = None,
+    temperatures: tuple[float, float] | None = None,
+    num_reads: int = 8,
+    num_sweeps: int | None = None,
+    state: Literal["best", "last"] = "best",
     seed: int,
     num_threads: int | None = None,
 ) -> Optimum:
-    """Simulated annealing of a landscape.
+    """Simulated annealing of a landscape from random states.
 
     Args:
         landscape: any.
+        moves: "blocks" draws whole blocks from their distribution given the rest; "flips" proposes single flips by Metropolis'
+            rule.
+        block_size: most variables in a block.
+        width: most variables that one of a block may be coupled to when its turn comes; by default as many as a window has
+            others, and 6 at least.
+        temperatures: the first and the last, between which every read cools geometrically; from the tables if None. (0, 0)
+            is descent by the same moves.
         num_reads: independent runs.
-        num_sweeps: passes over the variables in a run.
+        num_sweeps: moves of as many variables as there are, in a run; by default 100 of blocks and 2000 of flips.
+        state: "best" for the best state of each read, followed by a descent; "last" for its last, a draw from the Boltzmann
+            distribution if it was cooled slowly enough (or not at all).
         seed: the same seed gives the same answer, for any number of threads.
         num_threads: by default one a processor where that pays.
 
+    Raises:
+        ValueError: for moves or a state that do not exist, and numbers out of range.
+
     Example:
         >>> from annealsubnet.landscapes import random_landscape, solve_ring
-        >>> land = random_landscape(24, 3, seed=0)
-        >>> round(float(anneal(land, seed=0).energies.min() - solve_ring(land)[1]), 9)
-        0.0
+        >>> land = random_landscape(64, 5, seed=0)
+        >>> bool(anneal(land, seed=0).energies.min() < solve_ring(land)[1] + 1e-9)
+        True
+
+    References:
+        F. Hamze, N. de Freitas, From fields to trees, UAI 2004: blocks of trees instead of single variables.
     """
+    if moves not in _SWEEPS or state not in ("best", "last"):
+        raise ValueError(f'moves are "blocks" or "flips", the state "best" or "last"; they are {moves!r} and {state!r}.')
+    sweeps = _SWEEPS[moves] if num_sweeps is None else num_sweeps
+    if num_reads < 1 or sweeps < 0:
+        raise ValueError(f"num_reads must be at least 1 and num_sweeps 0; they are {num_reads} and {sweeps}.")
     count, members = landscape.windows.shape
-    flat = landscape.windows.ravel()
-    order = np.argsort(flat, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=landscape.num_variables))])
-    holders, bits = order // members, order % members
-    tables = np.ascontiguousarray(landscape.tables, dtype=np.float64)
-    spread = tables.std(axis=1)
-    hot = max(float(np.sqrt((spread**2).sum() * members / max(count, 1))), 1e-12) * 2
-    # A local optimum is left by about one step of a table's grid: a thousandth of the hot end is cold for windows of eight.
-    temperatures = hot * np.geomspace(1.0, 5e-3, max(num_sweeps, 1))[: max(num_sweeps, 0)]
+    widest = max(members - 1, 6) if width is None else width
+    size = block_size if moves == "blocks" else 1
+    blocks = grow_blocks(landscape, size=size, width=widest, cover=_COVER if size > 1 else 1, seed=seed)
+    length = sweeps if moves == "flips" else _moves(blocks, landscape.num_variables, sweeps)
+    schedule = np.geomspace(*_range(landscape, temperatures), length) if temperatures != (0, 0) else np.zeros(length)
+    land, plan = _arrays(landscape), _plan(blocks)
     states = np.zeros((num_reads, landscape.num_variables), np.bool_)
-    energies = np.zeros(num_reads)
     keys = keys_for(seed, num_reads)
 
     def kernel(begin: int, end: int, stop: np.ndarray) -> None:
-        _anneal_reads(tables, landscape.windows, starts, holders, bits, temperatures, keys, begin, end, states)
+        anneal_reads(land, plan, moves == "blocks", schedule, state == "best", keys, begin, end, states)
 
-    proposals = float(landscape.num_variables) * num_reads * num_sweeps * members
+    work = members if moves == "flips" else 2 ** (blocks.width + 1)
+    proposals = float(landscape.num_variables) * num_reads * sweeps * work
     run_reads(kernel, num_reads, num_threads=num_threads, proposals=proposals, stops=Stops())
-    energies[:] = landscape.energy(states)
-    return Optimum(states, energies)
+    return Optimum(states, landscape.energy(states))
 
 
-@njit(**OPTIONS)
-def _change(tables, codes, starts, holders, bits, i):
-    """Energy change of a flip."""
-    total = 0.0
-    for entry in range(starts[i], starts[i + 1]):
-        window = holders[entry]
-        code = codes[window]
-        total += tables[window, code ^ (1 << bits[entry])] - tables[window, code]
-    return total
+def _moves(blocks: Blocks, num_variables: int, num_sweeps: int) -> int:
+    """How many blocks hold `num_sweeps` times as many variables as there are."""
+    count = len(blocks.starts) - 1
+    return round(num_sweeps * num_variables * count / max(len(blocks.variables), 1))
 
 
-@njit(**OPTIONS)
-def _flip(codes, starts, holders, bits, i):
-    for entry in range(starts[i], starts[i + 1]):
-        codes[holders[entry]] ^= 1 << bits[entry]
+def _range(landscape: Landscape, temperatures: tuple[float, float] | None) -> tuple[float, float]:
+    """The first and the last temperature."""
+    if temperatures is None:
+        # A flip changes all tables that hold a variable, each by the difference of two entries.
+        held = landscape.windows.size / max(landscape.num_variables, 1)
+        scale = max(float(np.sqrt(2.0 * held * np.mean(landscape.tables.var(axis=1)))), 1e-12) if held else 1.0
+        return _HOT * scale, _COLD * scale
+    hot, cold = temperatures
+    if not (np.isfinite(hot) and hot >= cold > 0):
+        raise ValueError(f"temperatures are (first, last) with first >= last > 0, or (0, 0); they are {temperatures}.")
+    return hot, cold
 
 
-@njit(**OPTIONS)
-def _anneal_reads(tables, windows, starts, holders, bits, temperatures, keys, begin, end, out):
-    size = starts.size - 1
-    state, best = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
-    codes = np.zeros(windows.shape[0], np.int64)
-    for read in range(begin, end):
-        stream = keys[read]
-        for i in range(size):
-            state[i] = mixed(stream + np.uint64(i + 1) * _GOLDEN) >> np.uint64(63) == 0
-        stream = mixed(stream)
-        for window in range(windows.shape[0]):
-            codes[window] = 0
-            for bit in range(windows.shape[1]):
-                if state[windows[window, bit]]:
-                    codes[window] |= 1 << bit
-        energy, lowest = 0.0, 0.0
-        best[:] = state
-        counter = np.uint64(0)
-        for step in range(temperatures.size + 1000):
-            cooling = step < temperatures.size
-            if step == temperatures.size and lowest < energy:
-                for i in range(size):
-                    if state[i] != best[i]:
-                        _flip(codes, starts, holders, bits, i)
-                        state[i] = best[i]
-                energy = lowest
-            flips = 0
-            for i in range(size):
-                counter += np.uint64(1)
-                change = _change(tables, codes, starts, holders, bits, i)
-                accept = change < -1e-12
-                if cooling and change >= 0.0 and change < 36.0 * temperatures[step]:
-                    uniform = np.float64(mixed(stream + counter * _GOLDEN) >> np.uint64(11)) * _UNIT
-                    accept = uniform < np.exp(-change / temperatures[step])
-                if accept:
-                    if change > 0.0 and energy < lowest:
-                        lowest = energy
-                        best[:] = state
-                    flips += 1
-                    state[i] = not state[i]
-                    _flip(codes, starts, holders, bits, i)
-                    energy += change
-            if flips == 0 and not cooling:
-                break
-        out[read] = state
+def _arrays(landscape: Landscape) -> tuple[np.ndarray, ...]:
+    """The landscape as the kernels take it."""
+    members = landscape.windows.shape[1]
+    flat = landscape.windows.ravel()
+    order = np.argsort(flat, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=landscape.num_variables))])
+    tables = np.ascontiguousarray(landscape.tables, dtype=np.float64)
+    return tables, np.ascontiguousarray(landscape.windows, dtype=np.int64), starts, order // members, order % members
+
+
+def _plan(blocks: Blocks) -> tuple[np.ndarray, ...]:
+    """The blocks as the kernels take them."""
+    return (
+        blocks.starts, blocks.variables, blocks.bags, blocks.members, blocks.messages,
+        blocks.factors, blocks.sources, blocks.inside, blocks.places, blocks.shifts,
+    )  # fmt: skip
