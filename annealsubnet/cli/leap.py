@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,15 @@ def leap_sampler(options: Prune) -> Any:
     if options.budget_seconds is None:
         raise Refusal("--sampler leap spends QPU time; say how much it may, such as --budget-seconds 1.0.")
     require_leap()
+    from annealsubnet.leap.cache import EmbeddingCache
     from annealsubnet.leap.sampler import LeapSampler, own_solver
 
     def confirm(made: Any, budget: float) -> bool:
         question = f"Spend up to {budget:g} QPU seconds on {made.solver.name} (this first plan: {made.qpu_seconds:.3f})?"
         return confirmed(question, yes=options.yes)
 
-    return LeapSampler(own_solver(), budget_seconds=options.budget_seconds, folder=LEDGERS, confirm=confirm)
+    budget = options.budget_seconds
+    return LeapSampler(own_solver(), budget_seconds=budget, folder=LEDGERS, confirm=confirm, cache=EmbeddingCache())
 
 
 def _problems(command: Planned) -> list[Any]:
@@ -104,14 +107,17 @@ def _problems(command: Planned) -> list[Any]:
 
 
 def _planned(command: Planned, solver: Any) -> Any:
+    from annealsubnet.leap.cache import EmbeddingCache
     from annealsubnet.leap.planning import plan
 
     if command.cover not in ("contested", "all"):
         raise Refusal(f"--cover is {command.cover!r}; use contested or all.")
-    return plan(
-        _problems(command), solver, seed=command.seed, limits=command.limits,
-        cover="all" if command.cover == "all" else "contested", num_reads=command.reads, annealing_time=command.annealing_time,
-    )  # fmt: skip
+    with _watched("planning: parts, embeddings, jobs"):
+        return plan(
+            _problems(command), solver, seed=command.seed, limits=command.limits,
+            cover="all" if command.cover == "all" else "contested", num_reads=command.reads,
+            annealing_time=command.annealing_time, cache=EmbeddingCache(),
+        )  # fmt: skip
 
 
 def _estimate(command: Estimate, output: Console) -> None:
@@ -120,7 +126,19 @@ def _estimate(command: Estimate, output: Console) -> None:
     output.print(f"\n{_summary(made)}\n")
 
 
+@contextmanager
+def _watched(what: str) -> Iterator[Callable[[Any, int], None]]:
+    """A line on the terminal, if there is one, that says what is going on; what it gives takes the news of a run."""
+    console = Console(stderr=True, quiet=not sys.stderr.isatty())
+    with console.status(what) as line:
+        yield lambda spent, left: line.update(f"{what}: {left} jobs to go, {spent.reported:.3f} QPU seconds reported")
+
+
 def _summary(made: Any) -> str:
+    if not made.jobs:
+        empty = not any(problem.size for problem in made.problems)
+        reason = "there is nothing in them." if empty else "local anneals agree on all of it. To plan it anyway: --cover all."
+        return f"{len(made.problems)} problems and no job: {reason}"
     return (
         f"{len(made.problems)} problems, {len(made.parts)} parts, {len(made.jobs)} jobs, "
         f"{made.qpu_seconds:.4f} QPU seconds predicted on {made.solver.name or 'a typical QPU'}."
@@ -143,10 +161,13 @@ def _submit(command: Submit, output: Console) -> None:
     made = _planned(command, solver)
     _table(output, made.rows())
     output.print(f"\n{_summary(made)}")
+    if not made.jobs:
+        return
     question = f"Spend up to {command.budget_seconds:g} QPU seconds on {made.solver.name}?"
     if not confirmed(question, yes=command.yes):
         raise Refusal("Nothing was sent.")
-    found = made.submit(budget_seconds=command.budget_seconds, ledger=command.ledger, solver=solver)
+    with _watched("running") as report:
+        found = made.submit(budget_seconds=command.budget_seconds, ledger=command.ledger, solver=solver, report=report)
     _tell(output, found, command.ledger)
 
 
@@ -160,7 +181,8 @@ def _resume(command: Resume, output: Console) -> None:
     spends = waiting or command.resubmit
     if spends and not confirmed(f"{waiting} jobs are still to be sent, within {budget:g} QPU seconds in all.", yes=command.yes):
         raise Refusal("Nothing was sent.")
-    found = resume(command.ledger, budget_seconds=command.budget_seconds, resubmit=command.resubmit)
+    with _watched("running") as report:
+        found = resume(command.ledger, budget_seconds=command.budget_seconds, resubmit=command.resubmit, report=report)
     _tell(output, found, command.ledger)
 
 

@@ -8,8 +8,8 @@ for, so it must be looked for, and never be sent again unasked:
     denied            401, 403: not accepted; the token is wrong
     refused           any other answer from 400 on: not accepted; it never will be
 
-The token stays inside the cloud client's configuration. It is a string that shows itself as asterisks, so that neither that
-client's own debug logs nor a repr can give it away.
+The token stays inside the cloud client's configuration, as a string that shows itself as asterisks; and a filter keeps it out
+of that client's own logs (`concealing`).
 """
 
 import json
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from annealsubnet.leap.concealing import conceal
 from annealsubnet.leap.patience import Patience
 
 _PROBLEM = "application/vnd.dwave.sapi.problem+json"
@@ -78,6 +79,7 @@ class Connection:
     """
 
     def __init__(self, config: Any, *, patience: Patience | None = None) -> None:
+        conceal(config.token)
         self._config = config.model_copy(deep=True)
         self._config.token = _Token(config.token)
         self.patience = patience or Patience()
@@ -103,7 +105,7 @@ class Connection:
         client = getattr(solver, "client", solver)
         config = getattr(client, "config", None)
         if config is None or not hasattr(config, "request_timeout"):
-            config = _configured(profile)
+            config = configured(profile)
         if not config.token:
             raise LeapError(
                 "there is no token for D-Wave Leap; set DWAVE_API_TOKEN, or store one with the command `dwave config create`."
@@ -258,7 +260,12 @@ DENIALS = 3
 """A token that was refused this often is wrong; fewer may be a fault of the service."""
 
 
-def _configured(profile: str | None) -> Any:
+def configured(profile: str | None = None) -> Any:
+    """The user's own configuration of the cloud client, from its file and the environment.
+
+    Raises:
+        LeapError: it can't be read.
+    """
     from dwave.cloud import config
     from dwave.cloud.config.exceptions import ConfigFileError
     from dwave.cloud.regions import resolve_endpoints

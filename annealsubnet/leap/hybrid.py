@@ -10,7 +10,8 @@ from typing import Any
 import dimod
 import numpy as np
 
-from annealsubnet.leap.connection import LeapError
+from annealsubnet.leap.concealing import conceal
+from annealsubnet.leap.connection import LeapError, configured
 from annealsubnet.leap.planning import problem_of
 from annealsubnet.solvers.options import refuse_unknown
 
@@ -28,6 +29,7 @@ class HybridSampler(dimod.Sampler):
     def __init__(self, **config: Any) -> None:
         from dwave.system import LeapHybridCQMSampler
 
+        conceal(config.get("token") or configured(config.get("profile")).token)
         try:
             self._sampler = LeapHybridCQMSampler(**config)
         except ValueError as error:

@@ -14,7 +14,8 @@ from typing import Any
 import dimod
 import numpy as np
 
-from annealsubnet.leap.connection import LeapError
+from annealsubnet.leap.concealing import conceal
+from annealsubnet.leap.connection import LeapError, configured
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.planning import Plan, local_state, plan, problem_of
 from annealsubnet.leap.results import Results
@@ -90,12 +91,14 @@ class LeapSampler(dimod.Sampler):
     def story(self) -> str:
         """What was spent and what came of it, in a sentence or two."""
         gained = sum(found.improvement for found in self.results)
+        reported = sum(found.spending.reported for found in self.results)
+        rate = f", {gained / reported:.4g} for each second reported" if reported > 0 else ""
         notes = "; ".join(dict.fromkeys(found.note for found in self.results if found.note))
         missing = sum(len(found.unresolved) for found in self.results)
         jobs = sum(len(found.jobs) for found in self.results)
         return (
             f"{self.spent:.3f} of {self.budget_seconds:g} QPU seconds were spent in {jobs} jobs, "
-            f"{missing} of them without an answer; they lowered energies by {gained:.4g} below the local annealer's. "
+            f"{missing} of them without an answer; they lowered energies by {gained:.4g} below the local annealer's{rate}. "
             f"{self.left_to_local} problems were left to the local annealer. Ledgers are in {self.folder}."
             + (f" Note: {notes}." if notes else "")
         )
@@ -192,6 +195,7 @@ def own_solver() -> Any:
     from dwave.cloud.exceptions import ConfigFileError, SolverError
     from dwave.system import DWaveSampler
 
+    conceal(configured().token)
     try:
         return DWaveSampler()
     except (ConfigFileError, SolverError, OSError, ValueError) as error:

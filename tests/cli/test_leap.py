@@ -1,6 +1,7 @@
 """`annealsubnet leap` and `prune --sampler leap` against the loopback service; bad requests are told in one sentence."""
 
 import json
+import logging
 from pathlib import Path
 
 import dimod
@@ -18,6 +19,7 @@ def no_configuration(monkeypatch, tmp_path):
     for name in ("DWAVE_API_TOKEN", "DWAVE_API_ENDPOINT", "DWAVE_PROFILE", "DWAVE_API_SOLVER", "DWAVE_CONFIG_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DWAVE_CACHE_HOME", "off")
     monkeypatch.chdir(tmp_path)
@@ -77,6 +79,40 @@ def test_submit_status_resume_results(service, model, capsys):
     assert state.sum() == 4 and "classical" in answer["note"]
     assert model.energy((state, list(model.variables))) == pytest.approx(answer["problems"][0]["energy"])
     assert cli.main(["leap", "estimate", "model.bqm", "--solver", "solver.json"]) == 0
+
+
+def test_what_nothing_contests_costs_nothing(service, tmp_path, capsys):
+    """Thirty variables that want nothing of each other: every anneal agrees, so no job is made, and the command says why."""
+    decided = dimod.BinaryQuadraticModel({f"u{n}": (-1.0) ** n for n in range(30)}, {}, 0.0, "BINARY")
+    with (tmp_path / "decided.bqm").open("wb") as file, decided.to_file() as content:
+        file.write(content.read())
+    for words in (["estimate", "decided.bqm"], ["submit", "decided.bqm", "--budget-seconds", "1"]):
+        assert cli.main(["leap", *words]) == 0
+        assert "1 problems and no job: local anneals agree on all" in capsys.readouterr().out
+    assert not service.jobs and not Path("jobs.sqlite").exists()
+    assert cli.main(["leap", "estimate", "decided.bqm", "--cover", "all"]) == 0
+    assert "2 parts, 1 jobs" in capsys.readouterr().out
+
+
+def test_the_token_is_nowhere(monkeypatch, model, capfd, caplog, tmp_path):
+    """Neither on the terminal, nor in a log of any level, nor in any file: ledger, lock, cache, answers."""
+    secret, refused = "DEV-0123456789abcdef0123456789abcdef", "DEV-fedcba9876543210fedcba9876543210"
+    with LoopbackLeap(size=3, token=secret) as leap, caplog.at_level(logging.DEBUG):
+        for name, value in leap.environment.items():
+            monkeypatch.setenv(name, value)
+        asked = ["leap", "submit", "model.bqm", "--budget-seconds", "0.5", "--save-solver", "solver.json", "--yes"]
+        assert cli.main(asked) == 0 and len(leap.jobs) == 1
+        assert cli.main(["leap", "results", "jobs.sqlite", "--out", "answer.json"]) == 0
+        monkeypatch.setenv("DWAVE_API_TOKEN", refused)
+        assert cli.main(["leap", "submit", "model.bqm", "--budget-seconds", "0.5", "--ledger", "new.sqlite", "--yes"]) == 2
+    shown = capfd.readouterr()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"jobs.sqlite", "solver.json", "answer.json"} <= {path.name for path in files}
+    for token in (secret, refused):
+        assert not any(token.encode() in path.read_bytes() for path in files)
+        assert token not in shown.out + shown.err
+        assert [line for line in caplog.text.splitlines() if token in line] == []
+    assert "'token': '***'" in caplog.text  # of the client's own lines
 
 
 def test_nothing_is_spent_unasked(service, model, capsys):
