@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import dimod
@@ -142,11 +143,32 @@ def test_bad_requests(model, capsys, arguments, message, tmp_path):
     assert message in refused(capsys, *arguments)
 
 
-@pytest.mark.slow
-def test_prune_on_the_loopback_service(service, capsys, tmp_path):
-    asked = ["prune", "--unit", "weight", "--keep", "20%", "--method", "annealed", "--seed", "0", "--calibration", "200"]
-    asked += ["--sampler", "leap", "--budget-seconds", "0.08", "--scope", "neuron", "--yes"]
-    assert cli.main(asked) == 0
+MINE = """
+import numpy as np
+from flax import nnx
+
+class MLP(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.last = nnx.Linear(40, 8, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.last(nnx.relu(self.first(inputs)))
+
+def network():
+    inputs = np.random.default_rng(0).normal(size=(200, 40)).astype("float32")
+    inputs += np.roll(inputs, 1, axis=1)
+    return MLP(nnx.Rngs(0)), (inputs, inputs[:, :3].argmax(1)), (inputs, inputs[:, :3].argmax(1))
+"""
+
+
+def test_prune_on_the_loopback_service(service, capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine_on_leap.py").write_text(MINE)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    asked = ["prune", "mine_on_leap:network", "--unit", "weight", "--keep", "20%", "--method", "annealed", "--seed", "0"]
+    asked += ["--sampler", "leap", "--budget-seconds", "0.08", "--scope", "neuron"]
+    assert "add --yes to agree" in refused(capsys, *asked) and not service.jobs
+    assert cli.main([*asked, "--yes"]) == 0
     assert service.jobs and service.qpu_seconds <= 0.08
-    assert "QPU seconds" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "QPU seconds" in shown and "classical" in shown
     assert (tmp_path / "annealsubnet-results" / "report.html").exists()
