@@ -220,14 +220,3 @@ def test_hybrid_sampler_keeps_counts(service):
         hybrid.close()
     assert found.calls == 1 and found.best.sum() == 4
     assert found.energies[0] == pytest.approx(_kept_ground(problem))
-
-
-@pytest.mark.leap
-def test_the_real_service(tmp_path, problems):
-    """On the user's own QPU, with what it costs: less than 0.1 seconds."""
-    with DWaveSampler() as sampler:
-        made = leap.plan(problems, sampler, seed=0, num_reads=50)
-        found = made.submit(budget_seconds=0.1, ledger=tmp_path / "jobs.sqlite", solver=sampler)
-    assert not found.unresolved and not found.classical
-    assert found.spending.reported == pytest.approx(made.qpu_seconds, rel=0.2)
-    assert (found.energies <= found.start_energies + 1e-9).all()
