@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -257,13 +258,13 @@ def packing(rows: Rows, *, quick: bool, seed: int) -> None:
     """Cliques on damaged graphs, ours and the peers'."""
     from decompose_packing import measure_cliques, measure_mixed
 
-    for topology, make in chips(small=quick).items():
-        for turn in range(1 if quick else 2):
-            keys = {"topology": topology, "turn": turn}
-            size = 12 if quick else 24
-            rows.measure(keys | {"kind": f"K{size}"}, partial(measure_cliques, make(), turn + seed, size))
-            if turn == 0:
-                rows.measure(keys | {"kind": "mixed"}, partial(measure_mixed, make(), turn + seed, quick))
+    size, graphs = 12 if quick else 24, chips(small=quick)
+    for turn, topology in product(range(1 if quick else 2), graphs):
+        keys = {"topology": topology, "turn": turn, "kind": f"K{size}"}
+        rows.measure(keys, partial(measure_cliques, graphs[topology](), turn + seed, size))
+    for topology, make in graphs.items():
+        keys = {"topology": topology, "turn": 0, "kind": "mixed"}
+        rows.measure(keys, partial(measure_mixed, make(), seed, quick))
 
 
 def sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[Rows], None]]]:
