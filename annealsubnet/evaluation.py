@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import nan
+from math import nan, prod
 from typing import Any
 
 import jax
@@ -95,6 +95,12 @@ def positions(network: Network) -> dict[str, int]:
     example = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
     records = jax.eval_shape(lambda params, x: network.run(params, x, record=network.layers)[1], dict(network.params), example)
     return {name: records[name][1].size // layer.outputs for name, layer in network.layers.items()}
+
+
+def operations(network: Network) -> int:
+    """Multiplications and additions of all layers for one example, forward."""
+    times = positions(network)
+    return sum(2 * times[name] * prod(layer.shape) for name, layer in network.layers.items())
 
 
 @lru_cache(maxsize=8)

@@ -18,7 +18,7 @@ import numpy as np
 
 from annealsubnet.batches import first_inputs, stream
 from annealsubnet.budgets import Budget, Keep
-from annealsubnet.evaluation import positions
+from annealsubnet.evaluation import operations
 from annealsubnet.frozen import select_frozen
 from annealsubnet.frozen_weights import select_frozen_weights
 from annealsubnet.gradual import Trained, Training, train_kept
@@ -32,11 +32,14 @@ from annealsubnet.refitting import RIDGE, kept_weights, refit_layer
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
+from annealsubnet.stochastic_fit import fit_by_batches
 
 logger = logging.getLogger(__name__)
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which a network is not polished; a fit takes some hundred passes."""
+_FITTED_ON = 6400
+"""Examples whose gradients the fit by small batches then takes."""
 
 
 def prune(
@@ -85,7 +88,8 @@ def prune(
         training: gradient steps on what is kept after every round, on labeled batches (`annealsubnet.gradual.Training`).
         polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
             refitted together (weights only); 0 leaves every layer as its own selection and refit made it. A refit takes some
-            hundred passes: it is left out, which the log says, where a pass over the batches takes over 2·10¹⁰ operations.
+            hundred passes: where one over the batches takes over 2·10¹⁰ operations there are no exchanges, and the kept weights
+            are fitted together by 200 steps of Adam (`annealsubnet.stochastic_fit`).
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
@@ -177,8 +181,11 @@ class _Course:
             walk = _Walk(network, batches, stage, importance, self.choice, self.seed + 7919 * number, target)
             kept, params = walk.run(trained.params, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
-            if stage.unit == "weight" and self.polish and number + 1 == len(stages) and self._affordable():
-                kept, params = self._polished(stage, kept, params, target)
+            if stage.unit == "weight" and self.polish and number + 1 == len(stages):
+                if self._affordable():
+                    kept, params = self._polished(stage, kept, params, target)
+                else:
+                    params = self._fitted(kept, params, target)
             trained = replace(trained, params=params)
             if self.training is not None:
                 mask = Mask.of(network, stage.unit, kept)
@@ -189,12 +196,16 @@ class _Course:
 
     def _affordable(self) -> bool:
         """Whether some hundred passes through the network are."""
-        times = positions(self.network)
-        operations = sum(2 * times[name] * int(np.prod(layer.shape)) for name, layer in self.network.layers.items())
-        work = operations * sum(len(inputs) for inputs, _ in stream(self.batches))
+        work = operations(self.network) * sum(len(inputs) for inputs, _ in stream(self.batches))
         if work > _MOST_WORK:
-            logger.warning("not polished: a pass takes %.1e operations, more than %.0e; give fewer examples", work, _MOST_WORK)
+            logger.info("no exchanges over all layers: a pass takes %.1e operations, more than %.0e", work, _MOST_WORK)
         return work <= _MOST_WORK
+
+    def _fitted(self, kept: dict[str, np.ndarray], params: Params, target: Params) -> Params:
+        """Parameters fitted together, a small batch at a time."""
+        mask = Mask.of(self.network, "weight", kept)
+        options: dict[str, Any] = {"params": params, "target_params": target, "examples": _FITTED_ON, "seed": self.seed}
+        return fit_by_batches(self.network, mask, self.batches, **options).params
 
     def _polished(
         self, budget: Budget, kept: dict[str, np.ndarray], params: Params, target: Params

@@ -1,13 +1,17 @@
 """Renormalize: the statistics of BatchNorms, taken again in a network whose weights have changed.
 
 In evaluation mode a BatchNorm is an affine map z = scale · u + bias, with u normalized by the statistics that training left.
-Other weights before it give z another mean m and deviation s; statistics taken again would make it
+Other weights before it give z another mean m and deviation s than the m_0 and s_0 that the dense network has on the same
+examples. Normalized again it is
 
-    z' = |scale_0| (z − m) / s + bias_0
+    z' = s_0 (z − m) / s + m_0,
 
-with scale_0 and bias_0 the dense network's. That is the same map with k scale in the place of its scale and k (bias − m) +
-bias_0 in that of its bias, k = |scale_0| / s. So nothing but these two parameters changes, and every form of network can be
-renormalized. One pass does for all of them: each reads what those before it, already renormalized, return.
+the same map with k scale in the place of its scale and k bias + m_0 − k m in that of its bias, k = s_0 / s. So nothing but
+these two parameters changes, and every form of network can be renormalized; the dense network itself stays as it is. One pass
+does for all of them: each reads what those before it, already renormalized, return.
+
+(Training mode would put the dense network's scale and bias in the place of s_0 and m_0. These are what it had on average over
+training, augmented images included: the ResNet20 of the WoodFisher paper then loses four points by itself; docs/results.md.)
 
 References:
     Ioffe and Szegedy, *Batch normalization*, ICML 2015, algorithm 2; Nagel et al., *Data-free quantization through weight
@@ -23,16 +27,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.batches import first_inputs, stream
-from annealsubnet.networks import Network, Norm, Params, as_network
+from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.statistics.passes import backward_chunk
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
+Statistics = tuple[jax.Array, jax.Array]
+
 _FLAT = 1e-8
-"""A channel whose variance is below this share of its square is float32 rounding: it keeps its scale and its constant."""
+"""A channel whose variance is below this share of its square, or of the wanted one, is float32 rounding: it keeps its scale."""
 
 
 def renormalize(model: Any, pruned: Any, batches: Iterable[Any]) -> Any:
-    """A pruned network whose BatchNorms are normalized on these inputs, in the form that came in.
+    """A pruned network whose BatchNorms return the mean and deviation that the dense network's return on these inputs.
 
     Args:
         model: the dense network, in evaluation mode: an `nnx.Module`, what `from_linen` or `from_function` return, or a
@@ -63,30 +69,36 @@ def renormalize_params(network: Network, batches: Iterable[Any], *, params: Para
 
     @network.jitted("renormalize")
     def step(values: Params, dense: Params, inputs: jax.Array) -> Any:
-        found: dict[str, tuple[jax.Array, jax.Array]] = {}
-        maps = {name: partial(_normalized, norm, dense, found, len(inputs)) for name, norm in norms.items()}
-        network.run(values, inputs, maps=maps)
-        return found
+        wanted: dict[str, Statistics] = {}
+        network.run(dense, inputs, maps={name: partial(_noted, name, wanted) for name in norms})
+        found: dict[str, Statistics] = {}
+        network.run(values, inputs, maps={name: partial(_normalized, name, wanted, found) for name in norms})
+        return {name: (len(inputs) * factor, len(inputs) * offset) for name, (factor, offset) in found.items()}
 
     pieces = ((inputs,) for inputs, _ in chunks(stream(batches), backward_chunk(network, most=512)))
     sums, count = accumulate(partial(step, now, dict(network.params)), pieces)
     for name, norm in norms.items():
-        mean, factor = (total / count for total in sums[name])
-        check_statistics(name, mean, factor)
+        factor, offset = (total / count for total in sums[name])
+        check_statistics(name, factor, offset)
         assert norm.scale is not None and norm.bias is not None
-        bias = factor * (np.asarray(now[norm.bias], np.float64) - mean) + np.asarray(network.params[norm.bias], np.float64)
+        bias = factor * np.asarray(now[norm.bias], np.float64) + offset
         now[norm.scale] = jnp.asarray(factor * np.asarray(now[norm.scale], np.float64), now[norm.scale].dtype)
         now[norm.bias] = jnp.asarray(bias, now[norm.bias].dtype)
     return now
 
 
-def _normalized(norm: Norm, dense: Params, found: dict[str, Any], examples: int, outputs: jax.Array) -> jax.Array:
-    """A BatchNorm's outputs under the statistics of this chunk; m and k go into `found`, times the number of examples."""
-    assert norm.scale is not None and norm.bias is not None
+def _noted(name: str, found: dict[str, Statistics], outputs: jax.Array) -> jax.Array:
+    """The same outputs; their mean and variance go into `found`."""
     axes = tuple(range(outputs.ndim - 1))
-    mean, variance = outputs.mean(axes), outputs.var(axes)
-    varies = variance > _FLAT * (mean**2 + dense[norm.scale] ** 2)
-    factor = jnp.where(varies, jnp.abs(dense[norm.scale]) / jnp.sqrt(jnp.where(varies, variance, 1.0)), 1.0)
-    mean = jnp.where(varies, mean, dense[norm.bias])
-    found[norm.name] = (mean * examples, factor * examples)
-    return (outputs - mean) * factor + dense[norm.bias]
+    found[name] = (outputs.mean(axes), outputs.var(axes))
+    return outputs
+
+
+def _normalized(name: str, wanted: dict[str, Statistics], found: dict[str, Statistics], outputs: jax.Array) -> jax.Array:
+    """A BatchNorm's outputs with the wanted mean and variance; k and m_0 − k m go into `found`."""
+    axes = tuple(range(outputs.ndim - 1))
+    (aim, spread), mean, variance = wanted[name], outputs.mean(axes), outputs.var(axes)
+    varies = variance > _FLAT * (mean**2 + spread)
+    factor = jnp.where(varies, jnp.sqrt(spread / jnp.where(varies, variance, 1.0)), 1.0)
+    found[name] = (factor, aim - factor * mean)
+    return outputs * factor + found[name][1]

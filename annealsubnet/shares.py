@@ -7,26 +7,36 @@ from typing import Any
 import numpy as np
 
 from annealsubnet.allocation import allocate
+from annealsubnet.batches import stream
 from annealsubnet.budgets import Budget
+from annealsubnet.evaluation import operations
 from annealsubnet.losses import Loss
 from annealsubnet.networks import Network, Params, Site
 from annealsubnet.problems import site_problem
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import error_curves, unit_curve
-from annealsubnet.statistics.curvature import neuron_curvature
+from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
 
 logger = logging.getLogger(__name__)
+
+_MOST_WORK = 2e10
+"""Operations of a pass over the batches beyond which curvature is estimated."""
 
 
 def importance_of(network: Network, batches: Iterable[Any], *, params: Params, loss: Loss) -> Importance:
     """What squared error in a layer's outputs costs the loss: ½ of their mean Gauss-Newton curvature.
 
     The outputs of one layer count alike: weighing each by its own curvature, which rests on the few examples that the network
-    is unsure of, chose no better neurons (CONTRIBUTING.md, "What was tried").
+    is unsure of, chose no better neurons (CONTRIBUTING.md, "What was tried"). Where a pass back for every class is costly, the
+    mean is estimated from one.
     """
-    curvature = neuron_curvature(network, batches, loss=loss, params=params)
+    work = operations(network) * sum(len(inputs) for inputs, _ in stream(batches))
+    if work > _MOST_WORK:
+        curvature = sketched_curvature(network, batches, seed=0, loss=loss, params=params)
+    else:
+        curvature = neuron_curvature(network, batches, loss=loss, params=params)
     importance = {}
     for name, layer in network.layers.items():
         mean = 0.5 * float(curvature[name].mean())

@@ -30,6 +30,7 @@ ORDER = [
     "decompose",
     "refitting",
     "fitting",
+    "stochastic_fit",
     "renormalizing",
     "gradual",
     "allocation",

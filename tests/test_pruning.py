@@ -245,3 +245,20 @@ def test_sparse_neighborhoods_serve_too(unit):
         assert all(array.sum() == int(0.5 * array.size + 0.5) for array in mask.kept.values())
         found[degree] = distance(as_network(model, inputs), as_network(pruned, inputs).params, inputs)
     assert found[1] < 2 * found[None] + 1e-3
+
+
+def test_where_passes_are_costly_the_kept_weights_are_fitted_by_small_batches(monkeypatch, caplog):
+    import annealsubnet.pruning as pruning
+    from annealsubnet.statistics.weight_distance import distance_to
+
+    inputs = example(Network())
+    network = as_network(Network(), inputs)
+    monkeypatch.setattr(pruning, "_MOST_WORK", 1.0)
+    caplog.set_level("INFO", logger="annealsubnet.pruning")
+    options = {"keep": 0.5, "seed": 0, "effort": 0}
+    mask, fitted = prune(network, [inputs], **options)
+    assert "no exchanges over all layers" in caplog.text
+    same, walked = prune(network, [inputs], polish=0, **options)
+    assert all(np.array_equal(mask.kept[name], same.kept[name]) for name in mask.kept)
+    distance = [distance_to(network, [inputs], params=network.replace(found).params) for found in (walked, fitted)]
+    assert distance[1] < distance[0]

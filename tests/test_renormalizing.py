@@ -1,11 +1,12 @@
-"""Renormalized BatchNorms: what training mode computes on the same examples."""
+"""Renormalized BatchNorms: they return what the dense network's return on the same examples, in mean and deviation."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from annealsubnet.renormalizing import renormalize
+from annealsubnet.networks import as_network
+from annealsubnet.renormalizing import renormalize, renormalize_params
 
 
 class Network(nnx.Module):
@@ -35,26 +36,54 @@ def model():
     return model
 
 
-def test_it_is_what_training_mode_returns(model):
+def statistics(model, params, inputs):
+    """Mean and deviation of what each BatchNorm returns under some parameters."""
+    network = as_network(model, inputs)
+    found = {}
+
+    def noted(name):
+        def note(outputs):
+            found[name] = (outputs.mean((0, 1, 2)), outputs.std((0, 1, 2)))
+            return outputs
+
+        return note
+
+    network.run(params, inputs, maps={norm.name: noted(norm.name) for norm in network.norms.values()})
+    return found
+
+
+def test_batch_norms_return_what_those_of_the_dense_network_return(model):
     inputs = 3 + 2 * np.random.default_rng(1).normal(size=(60, 6, 6, 2)).astype(np.float32)
-    before = np.asarray(model(inputs))
-    found = renormalize(model, model, [inputs[:25], inputs[25:]])
-    np.testing.assert_array_equal(model(inputs), before)
-    again = renormalize(model, found, [inputs])
-    model.train()
-    wanted = np.asarray(model(inputs))
-    assert np.abs(wanted - before).max() > 0.1
-    np.testing.assert_allclose(found(inputs), wanted, atol=1e-3)
-    np.testing.assert_allclose(again(inputs), found(inputs), atol=1e-4)
+    network = as_network(model, inputs)
+    pruned = {path: value * (value > 0) if path.endswith("kernel") else value for path, value in network.params.items()}
+    wanted, before = statistics(model, network.params, inputs), statistics(model, pruned, inputs)
+    found = renormalize_params(network, [inputs[:25], inputs[25:]], params=pruned)
+    after = statistics(model, found, inputs)
+    assert list(wanted) == ["norm", "behind"]
+    for name in wanted:
+        assert np.abs(before[name][0] - wanted[name][0]).max() > 0.1
+        # chunks are normalized each by itself
+        np.testing.assert_allclose(after[name][0], wanted[name][0], atol=0.02)
+        np.testing.assert_allclose(after[name][1], wanted[name][1], atol=0.02)
+    kernels = [path for path in pruned if path.endswith("kernel")]
+    assert all(found[path] is pruned[path] for path in kernels)
 
 
-def test_channels_that_never_vary_are_left_alone(model):
+def test_the_dense_network_stays_as_it_is(model):
+    inputs = 3 + 2 * np.random.default_rng(1).normal(size=(60, 6, 6, 2)).astype(np.float32)
+    np.testing.assert_allclose(renormalize(model, model, [inputs])(inputs), model(inputs), atol=1e-4)
+
+
+def test_channels_that_never_vary_keep_their_scale_and_get_the_mean(model):
     inputs = np.random.default_rng(1).normal(size=(20, 6, 6, 2)).astype(np.float32)
-    model.first.kernel[...] = model.first.kernel[...].at[..., 2].set(0)
-    model.norm.scale[...] = model.norm.scale[...].at[3].set(0)
-    found = renormalize(model, model, [inputs])
+    pruned = nnx.clone(model)
+    pruned.first.kernel[...] = pruned.first.kernel[...].at[..., 2].set(0)
+    pruned.norm.scale[...] = pruned.norm.scale[...].at[3].set(0)
+    found = renormalize(model, pruned, [inputs])
     assert found.norm.scale[2] == model.norm.scale[2] and found.norm.scale[3] == 0
-    assert np.isfinite(found(inputs)).all()
+    wanted = statistics(model, as_network(model, inputs).params, inputs)["norm"][0]
+    after = statistics(model, as_network(found, inputs).params, inputs)["norm"][0]
+    np.testing.assert_allclose(after, wanted, atol=1e-4)
 
 
 def test_without_batch_norms_nothing_changes():

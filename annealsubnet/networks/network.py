@@ -100,6 +100,20 @@ class Network:
         (outputs,) = _evaluate(closed.jaxpr, closed.consts, values, taps)
         return outputs, taps.records
 
+    def run_to_sum(self, params: Params, inputs: Any, layer: str) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Run, and see what a layer's outputs are added to (the residual sum behind it).
+
+        Returns:
+            What the layer was called with; what it returned; that behind the BatchNorm that alone reads it, if there is one;
+            and the sum that this goes into, or itself where there is none.
+        """
+        taps = _Taps(self, {}, {}, {}, frozenset([layer]), followed=layer)
+        closed = _trace(self.model, params, inputs)
+        values = [*(params[path] for path in sorted(params)), jnp.asarray(inputs)]
+        _evaluate(closed.jaxpr, closed.consts, values, taps)
+        added = taps.followed[-1]
+        return *taps.records[layer], added, added if taps.total is None else taps.total
+
     def __repr__(self) -> str:
         return f"Network({len(self.layers)} layers, {len(self.neurons)} neuron sites, {len(self.heads)} head sites)"
 
@@ -164,10 +178,16 @@ class _Taps:
         shifts: Mapping[str, Any],
         maps: Mapping[str, Callable[[jax.Array], jax.Array]],
         record: frozenset[str],
+        *,
+        followed: str | None = None,
     ):
         self.records: dict[str, tuple[jax.Array, jax.Array]] = {}
         self._inputs: dict[str, jax.Array] = {}
         self._record, self._shifts, self._maps = record, shifts, maps
+        # The outputs of a layer on their way to a sum: as they are, and behind the BatchNorm that alone reads them.
+        self.followed: list[jax.Array] = []
+        self.total: jax.Array | None = None
+        self._carriers = () if followed is None else (followed, *(norm.name for norm in [network.norms.get(followed)] if norm))
         self._gates: dict[tuple[str, str], list[tuple[Gate, jax.Array]]] = {}
         for name, factors in gates.items():
             site = network.neurons.get(name) or network.heads[name]
@@ -187,7 +207,17 @@ class _Taps:
         value = self._gated(name, "out", value)
         if name in self._record:
             self.records[name] = (self._inputs[name], value)
+        if name in self._carriers:
+            self.followed.append(value)
         return value
+
+    def summed(self, operands: list[Any], result: jax.Array) -> None:
+        """Note a sum, if it is the first that what is followed goes into, and adds something as large to it."""
+        if self.total is None and len(self.followed) == len(self._carriers) and len(operands) == 2:
+            now = self.followed[-1] if self.followed else None
+            others = [operand for operand in operands if operand is not now]
+            if len(others) == 1 and jnp.shape(others[0]) == result.shape:
+                self.total = result
 
     def _gated(self, name: str, side: str, value: jax.Array) -> jax.Array:
         for gate, factors in self._gates.get((name, side), ()):
@@ -223,4 +253,7 @@ def _step(equation: Any, operands: list[Any], taps: _Taps) -> list[Any]:
     inner = subprogram(equation)
     if inner is not None and layers_in(inner):
         return _evaluate(inner.jaxpr, inner.consts, operands, taps)
-    return bind(equation, operands)
+    results = bind(equation, operands)
+    if equation.primitive.name in ("add", "add_any"):
+        taps.summed(operands, results[0])
+    return results

@@ -18,7 +18,7 @@ from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.gradients import pull_back
-from annealsubnet.statistics.passes import curvature_chunk, over_factors
+from annealsubnet.statistics.passes import backward_chunk, curvature_chunk, over_factors
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -67,6 +67,40 @@ def neuron_curvature(
 
     inputs = ((inputs,) for inputs, _ in chunks(stream(batches), curvature_chunk(network)))
     sums, count = accumulate(partial(step, network.params if params is None else params), inputs)
+    for name, total in sums.items():
+        check_statistics(name, total)
+    return {name: total / count for name, total in sums.items()}
+
+
+def sketched_curvature(
+    network: Network, batches: Iterable[Any], *, seed: int, loss: Loss = cross_entropy, params: Params | None = None
+) -> dict[str, np.ndarray]:
+    """`neuron_curvature` from one backward pass an example, whatever the number of classes: an unbiased estimate.
+
+    The factors of F are added with random signs ε before they go back: E_ε (Σ_c ε_c s_cᵀ ∂outputs/∂z)² = h.
+
+    Args:
+        network, batches, loss, params: as in `neuron_curvature`.
+        seed: of the signs.
+
+    Raises:
+        ValueError: as `neuron_curvature`.
+    """
+
+    @network.jitted("sketched curvature", loss)
+    def step(values: Params, key: jax.Array, number: jax.Array, inputs: jax.Array) -> Any:
+        outputs, pull, _ = pull_back(network, values, inputs)
+        factors = loss.curvature_factor(outputs)
+        signs = jax.random.rademacher(jax.random.fold_in(key, number), factors.shape[:2], dtype=factors.dtype)
+        deltas = pull(jnp.einsum("cn,cnk->nk", signs, factors))
+        return {name: jnp.square(array).reshape(-1, network.layers[name].outputs).sum(0) for name, array in deltas.items()}
+
+    values = network.params if params is None else params
+    key = jax.random.key(seed % 2**32)
+    pieces = enumerate(inputs for inputs, _ in chunks(stream(batches), backward_chunk(network)))
+    sums, count = accumulate(
+        lambda inputs, number: step(values, key, np.uint32(number), inputs), ((inputs, number) for number, inputs in pieces)
+    )
     for name, total in sums.items():
         check_statistics(name, total)
     return {name: total / count for name, total in sums.items()}

@@ -142,7 +142,14 @@ def input_moments(
 
 
 def regression_moments(
-    network: Network, batches: Iterable[Any], layer: str, *, params: Params, target_params: Params, target_inputs: bool = False
+    network: Network,
+    batches: Iterable[Any],
+    layer: str,
+    *,
+    params: Params,
+    target_params: Params,
+    target_inputs: bool = False,
+    through_sum: bool = False,
 ) -> Regression:
     """The regression of a layer's target outputs on its present inputs, in one pass.
 
@@ -153,14 +160,23 @@ def regression_moments(
         params: parameters of the present (pruned) network, whose layer reads the inputs a.
         target_params: parameters of the network (the dense one) whose layer returns the targets y.
         target_inputs: whether y comes from the dense layer on the present inputs instead of on its own.
+        through_sum: where the layer's outputs are added to others (a residual sum), possibly behind a BatchNorm, whether y also
+            makes up for the error of those others: it is what the layer would have to return for the dense network's sum.
 
     Raises:
-        ValueError: as `input_moments`.
+        ValueError: as `input_moments`; or for both kinds of target at once.
     """
+    if target_inputs and through_sum:
+        raise ValueError("target_inputs and through_sum are two kinds of target; choose one.")
     described = network.layers[layer]
 
-    @network.jitted("regression moments", layer, target_inputs)
+    @network.jitted("regression moments", layer, target_inputs, through_sum)
     def step(now: Params, then: Params, inputs: jax.Array) -> Any:
+        if through_sum:
+            read, targets = through_targets(network, layer, now, then, inputs)
+            rows = described.patches(read)
+            targets = targets.reshape(rows.shape[0], described.groups, -1)
+            return _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
         _, records = network.run(now, inputs, record=(layer,))
         rows = described.patches(records[layer][0])
         if target_inputs:
@@ -180,6 +196,21 @@ def regression_moments(
     gram, mean, cross, target_mean, energy = (total / count for total in sums)
     check_statistics(layer, gram, cross, energy)
     return Regression(gram, mean, cross, target_mean, energy, count, described.bias is not None)
+
+
+def through_targets(network: Network, layer: str, now: Params, then: Params, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What a layer reads, and z + (s_0 − s) / g: z what it returns, s the sum that g z goes into, s_0 the dense network's."""
+    read, returned, added, total = network.run_to_sum(now, inputs, layer)
+    _, dense, _, wanted = network.run_to_sum(then, inputs, layer)
+    if total is added:
+        return read, dense
+    axes = tuple(range(returned.ndim - network.layers[layer].num_output_axes))
+    centered = returned - returned.mean(axes)
+    energy = jnp.square(centered).mean(axes)
+    gain = (centered * added).mean(axes) / jnp.where(energy > 0, energy, 1.0)
+    # A channel that does not vary, or that its BatchNorm silences, can make up for nothing.
+    speaks = jnp.abs(gain) * jnp.sqrt(energy) > _ROUNDING * jnp.abs(returned).max()
+    return read, jnp.where(speaks, returned + (wanted - total) / jnp.where(speaks, gain, 1.0), dense)
 
 
 def self_regression(layer: Layer, moments: Moments, params: Mapping[str, Any]) -> Regression:

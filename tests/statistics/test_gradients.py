@@ -7,7 +7,7 @@ import pytest
 
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network, from_function
-from annealsubnet.statistics.curvature import neuron_curvature, output_curvature
+from annealsubnet.statistics.curvature import neuron_curvature, output_curvature, sketched_curvature
 from annealsubnet.statistics.gradients import (
     gradient_products,
     kernel_curvature,
@@ -103,6 +103,16 @@ def test_neuron_curvature_is_that_of_shifts(double):
         expected = jnp.einsum("nc...,ncd,nd...->n...", own, hessian, own)
         np.testing.assert_allclose(single[name], expected, atol=1e-12)
         np.testing.assert_allclose(found, expected.reshape(10, -1, shape[-1]).sum(1).mean(0), atol=1e-12)
+
+
+def test_one_pass_back_estimates_the_curvature_without_bias():
+    network, inputs, _ = network_and_data()
+    inputs = inputs.astype(np.float32)
+    exact = neuron_curvature(network, [inputs])
+    found = sketched_curvature(network, [np.tile(inputs, (500, *(1,) * (inputs.ndim - 1)))], seed=0)
+    for name, expected in exact.items():
+        np.testing.assert_allclose(found[name].mean(), expected.mean(), rtol=0.1)
+        np.testing.assert_allclose(found[name], expected, rtol=0.3)
 
 
 def test_statistics_do_not_depend_on_the_batch_size():

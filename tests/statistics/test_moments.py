@@ -1,11 +1,13 @@
 """Moments equal their definition, whatever the batches, and memory does not grow with the examples."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from annealsubnet.networks import as_network
-from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression, through_targets
+from tests.models import residual
 
 
 class Network(nnx.Module):
@@ -109,3 +111,41 @@ def test_inputs_that_never_vary_have_no_variance():
     centered = self_regression(network.layers[name], input_moments(network, [inputs])[name], network.params).centered()
     assert not centered.gram[0][[1, 4]].any() and not centered.cross[0][[1, 4]].any()
     assert (np.diag(centered.gram[0])[[0, 2, 3, 5]] > 0.5).all()
+
+
+@pytest.mark.parametrize("form", ["nnx", "linen", "function"])
+@pytest.mark.parametrize("name", ["first/conv2", "second/conv2", "second/shortcut"])
+def test_targets_through_a_sum_restore_the_dense_networks_sum(name, form):
+    example = residual()
+    network, inputs = example.network(form), example.inputs
+    changed = {path: value * (1.5 if path.startswith("stem") else 1.0) for path, value in network.params.items()}
+    read, targets = through_targets(network, name, changed, network.params, jnp.asarray(inputs))
+    _, records = network.run(changed, inputs, record=[name])
+    np.testing.assert_array_equal(read, records[name][0])
+    shifted, _ = network.run(changed, inputs, shifts={name: targets - records[name][1]})
+    wanted = network.apply(network.params, inputs)
+    assert np.abs(network.apply(changed, inputs) - wanted).max() > 0.01
+    if name.startswith("second"):  # the outputs read nothing but the last sum
+        np.testing.assert_allclose(shifted, wanted, atol=1e-4)
+    found = regression_moments(network, [inputs], name, params=changed, target_params=network.params, through_sum=True)
+    flat = np.asarray(targets, np.float64).reshape(-1, targets.shape[-1])
+    np.testing.assert_allclose(found.target_energy[0], (flat**2).mean(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["stem", "first/conv1", "out"])
+def test_without_a_sum_the_targets_are_the_dense_layers_outputs(name):
+    example = residual()
+    network, inputs = example.network(), example.inputs
+    changed = {path: value * (1.5 if path.startswith("stem") else 1.0) for path, value in network.params.items()}
+    options = {"params": changed, "target_params": network.params}
+    plain = regression_moments(network, [inputs], name, **options)
+    through = regression_moments(network, [inputs], name, **options, through_sum=True)
+    for part in ("gram", "cross", "target_energy"):
+        np.testing.assert_allclose(getattr(through, part), getattr(plain, part), rtol=1e-5, atol=1e-6)
+
+
+def test_one_kind_of_target_at_a_time(setting):
+    network, inputs = setting
+    both = {"target_inputs": True, "through_sum": True}
+    with pytest.raises(ValueError, match="choose one"):
+        regression_moments(network, [inputs], "conv", params=network.params, target_params=network.params, **both)

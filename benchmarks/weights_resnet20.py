@@ -1,0 +1,262 @@
+"""Weights kept in ResNet20 on CIFAR-10 (the checkpoint of the WoodFisher, CBS and CHITA papers).
+
+    python benchmarks/weights_resnet20.py --out out/resnet20                        # one shot, validation images
+    python benchmarks/weights_resnet20.py --sections patterns gradual --sparsities .9 --methods annealed magnitude --seeds 0
+    python benchmarks/weights_resnet20.py --quick --out /tmp/resnet20               # a small network on digits, for CI
+
+Protocol. The first 16,000 of the 20,000 training images at hand are for calibration, the last 4,000 for validation, on which
+everything is chosen; the test set is read with `--split test`. Each seed draws 400 images, without labels, on which a method
+chooses. Sparsity is global over all kernels; `patterns` is 2:4 in all layers but the first, whose 27 inputs it does not divide.
+
+All masks get the same refit: least squares for each layer (to the dense network's outputs, residual sums restored), then 200
+steps of Adam over batches of 32 of the 16,000 images, without labels, to the dense network's outputs. BatchNorm statistics are
+taken again for every network alike, relative to those of the dense network on the same images (`annealsubnet.renormalize`).
+
+`gradual`: in each of some stages a method chooses on 400 images, and what is left is trained on labels with Adam over images of
+the 16,000; the section's rows say how many gradients of single examples that took in all.
+"""
+
+import argparse
+import csv
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annealsubnet import Mask, baselines, evaluate, examples, prune
+from annealsubnet.networks import Network, Params, as_network
+from annealsubnet.refitting import refit_params
+from annealsubnet.renormalizing import renormalize_params
+from annealsubnet.report import provenance
+from annealsubnet.stochastic_fit import fit_by_batches
+
+SECTIONS = {"one-shot": (0.5, 0.6, 0.7, 0.8, 0.9), "patterns": (0.5,), "gradual": (0.7, 0.8, 0.9)}
+METHODS: dict[str, Callable[..., Any]] = {
+    "annealed": partial(prune, polish=0),
+    "descent": partial(prune, polish=0, effort=0),
+    "magnitude": baselines.magnitude,
+    **{name: baselines.ON_REQUEST[name] for name in ("obc", "alps", "sparsegpt", "wanda", "forward", "sparse-swaps")},
+}
+CALIBRATION, VALIDATION, FITTED_ON = 400, 4_000, 6_400
+STAGES, TRAINED_ON = 2, 12_800
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network pruned by one method; accuracies after least squares in each layer, and after the fit of all."""
+
+    section: str
+    method: str
+    sparsity: float
+    seed: int
+    split: str
+    kept: int
+    size: int
+    layers: float
+    fitted: float
+    gradients: int
+    choose_seconds: float
+    layers_seconds: float
+    fit_seconds: float
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.section, self.method, self.sparsity, self.seed, self.split
+
+
+@dataclass(frozen=True)
+class Case:
+    """The network and its images."""
+
+    network: Network
+    pool: tuple[np.ndarray, np.ndarray]
+    held: list[tuple[np.ndarray, np.ndarray]]
+
+    def drawn(self, seed: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Calibration images of a seed, in batches."""
+        chosen = np.random.default_rng(seed).permutation(len(self.pool[1]))[:count]
+        return [(self.pool[0][chosen[i : i + 200]], self.pool[1][chosen[i : i + 200]]) for i in range(0, count, 200)]
+
+    def accuracy(self, params: Params, images: list[Any]) -> float:
+        """Of a network whose BatchNorm statistics are taken again."""
+        params = renormalize_params(self.network, images, params=params)
+        return evaluate(self.network.replace(self.network.model.export(params)), self.held).accuracy
+
+
+def quick_case() -> Case:
+    """A small network with BatchNorms, trained here on digits."""
+    named, data = examples.named_network("digits-cnn"), examples.load("digits", seed=0)
+    train = data.batches("train", 200, normalize=named.normalize)
+    model = examples.train(named.build(seed=0), train, seed=0, epochs=2, learning_rate=3e-3)
+    x, y = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    return Case(as_network(model, x[:2]), (x[:-200], y[:-200]), [(x[-200:], y[-200:])])
+
+
+def case(split: str) -> Case:
+    """The published network and its images."""
+    named, folder = examples.named_network("resnet20"), Path(os.environ["ANNEALSUBNET_DATA"])
+    model = examples.load_checkpoint("resnet20", folder / "checkpoints" / "woodfisher_resnet20_cifar10.npz")
+    data = np.load(folder / "cifar10.npz")
+
+    def images(part: str) -> tuple[np.ndarray, np.ndarray]:
+        return named.normalize(data[f"x_{part}"]), data[f"y_{part}"].astype(np.int64).ravel()
+
+    x, y = images("train")
+    pool = x[:-VALIDATION], y[:-VALIDATION]
+    held = images("test") if split == "test" else (x[-VALIDATION:], y[-VALIDATION:])
+    batches = [(held[0][i : i + 200], held[1][i : i + 200]) for i in range(0, len(held[1]), 200)]
+    return Case(as_network(model, pool[0][:2]), pool, batches)
+
+
+def one_shot(given: Case, name: str, options: dict[str, Any], *, seed: int, calibration: int, fitted_on: int) -> dict[str, Any]:
+    """Prune once, refit, and measure."""
+    network, images = given.network, given.drawn(seed, calibration)
+    clock = [time.perf_counter()]
+    mask, _ = METHODS[name](network, images, seed=seed, **options)
+    clock.append(time.perf_counter())
+    params = refit_params(network, mask, images)
+    clock.append(time.perf_counter())
+    fitted = fit_by_batches(network, mask, [given.pool[0]], params=params, seed=seed, examples=fitted_on)
+    clock.append(time.perf_counter())
+    return {
+        **counts(mask),
+        "layers": given.accuracy(params, images),
+        "fitted": given.accuracy(fitted.params, images),
+        "gradients": 0,
+        **dict(zip(("choose_seconds", "layers_seconds", "fit_seconds"), np.diff(clock).tolist(), strict=True)),
+    }
+
+
+def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calibration: int, trained_on: int) -> dict[str, Any]:
+    """Prune in stages, training in between, and measure."""
+
+    def choose(model: Any, batches: Any, **others: Any) -> Any:
+        return METHODS[name](model, [(x[:calibration], y[:calibration]) for x, y in batches[:1]], **others)
+
+    began = time.perf_counter()
+    run = partial(baselines.gradual, given.network, [given.pool], seed=seed, choose=choose)
+    mask, pruned = run(stages=STAGES, examples=trained_on, keep=options["keep"])
+    seconds = time.perf_counter() - began
+    accuracy = given.accuracy(given.network.replace(pruned).params, given.drawn(seed, calibration))
+    spent = {"choose_seconds": seconds, "layers_seconds": 0.0, "fit_seconds": 0.0}
+    return {**counts(mask), "layers": accuracy, "fitted": accuracy, "gradients": STAGES * trained_on, **spent}
+
+
+def counts(mask: Mask) -> dict[str, int]:
+    return {"kept": mask.kept_count, "size": mask.size}
+
+
+def sizes_of(section: str, sparsity: float) -> dict[str, Any]:
+    """The options that say how much stays, and where."""
+    if section == "patterns":
+        return {"pattern": "2:4", "exclude": ("conv1",)}
+    return {"keep": round(1 - sparsity, 6), "scope": "network"}
+
+
+def able(section: str) -> list[str]:
+    """The methods of a section: without keeping a pattern, or training by its own gradients, all."""
+    return list(METHODS) if section != "gradual" else ["annealed", "descent", "magnitude", "obc"]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All whole rows of a file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if None not in line.values()]
+    return [Row(**{field.name: field.type(line[field.name]) for field in fields(Row)}) for line in lines]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what is missing, a row at a time."""
+    path = options.out / "rows.csv"
+    done = {row.key for row in read_rows(path)}
+    calibration, fitted_on, trained_on = (200, 320, 320) if options.quick else (CALIBRATION, FITTED_ON, TRAINED_ON)
+    given = quick_case() if options.quick else case(options.split)
+    for seed in options.seeds:
+        for section in options.sections:
+            for sparsity in options.sparsities if section != "patterns" and options.sparsities else SECTIONS[section]:
+                for name in options.methods or able(section):
+                    if (section, name, sparsity, seed, options.split) in done:
+                        continue
+                    measure = (
+                        partial(gradual, trained_on=trained_on)
+                        if section == "gradual"
+                        else partial(one_shot, fitted_on=fitted_on)
+                    )
+                    found = measure(given, name, sizes_of(section, sparsity), seed=seed, calibration=calibration)
+                    row = Row(section, name, sparsity, seed, options.split, **found)
+                    append(path, row)
+                    print(
+                        ", ".join(
+                            f"{key} {value:.6g}" if isinstance(value, float) else f"{value}"
+                            for key, value in asdict(row).items()
+                        ),
+                        flush=True,
+                    )
+
+
+def append(path: Path, row: Row) -> None:
+    """A row at the end of the file, on the disk before the next begins."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=[field.name for field in fields(Row)])
+        if is_new:
+            writer.writeheader()
+        writer.writerow(asdict(row))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown: accuracy in percent, mean over seeds."""
+    lines = []
+    for section in dict.fromkeys(row.section for row in rows):
+        here = [row for row in rows if row.section == section]
+        sparsities = sorted({row.sparsity for row in here})
+        lines += [
+            "",
+            f"| {section}, {here[0].split} | " + " | ".join(f"{sparsity:g}" for sparsity in sparsities) + " | seconds |",
+        ]
+        lines.append("|---" * (len(sparsities) + 2) + "|")
+        for name in dict.fromkeys(row.method for row in here):
+            cells = []
+            for sparsity in sparsities:
+                mine = [row for row in here if (row.method, row.sparsity) == (name, sparsity)]
+                means = [100 * np.mean([getattr(row, which) for row in mine]) for which in ("layers", "fitted")] if mine else []
+                cells.append(f"{means[1]:.2f} ({means[0]:.2f})" if mine else "")
+            seconds = np.mean([row.choose_seconds for row in here if row.method == name])
+            lines.append(f"| {name} | " + " | ".join(cells) + f" | {seconds:.0f} |")
+    return "\n".join(lines).strip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/resnet20"))
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=["one-shot", "patterns"])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS))
+    parser.add_argument("--sparsities", type=float, nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--split", choices=["validation", "test"], default="validation")
+    parser.add_argument("--quick", action="store_true", help="a small network on digits: seconds, for CI")
+    options = parser.parse_args()
+    if options.quick:
+        options.sections, options.methods, options.sparsities = ["one-shot", "gradual"], ["descent", "magnitude"], [0.9]
+    options.out.mkdir(parents=True, exist_ok=True)
+    config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    about = {"config": config, "machine": provenance.machine(), "versions": provenance.versions()}
+    (options.out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+    run(options)
+    text = table([row for row in read_rows(options.out / "rows.csv") if row.split == options.split])
+    (options.out / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The stochastic fit: it approaches the dense outputs, holds the zeros, reads no labels, and repeats itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from annealsubnet import Mask
+from annealsubnet.networks import as_network
+from annealsubnet.stochastic_fit import fit_by_batches
+
+
+class Network(nnx.Module):
+    """A small classifier."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Linear(6, 9, rngs=rngs)
+        self.out = nnx.Linear(9, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.out(nnx.relu(self.first(inputs)))
+
+
+@pytest.fixture(scope="module")
+def case():
+    inputs = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    network = as_network(Network(), inputs)
+    rng = np.random.default_rng(1)
+    return (
+        network,
+        inputs,
+        Mask.of(network, "weight", {name: rng.random(layer.shape) < 0.6 for name, layer in network.layers.items()}),
+    )
+
+
+def divergence(network, params, inputs, temperature=4.0):
+    wanted, found = (jax.nn.log_softmax(network.apply(dict(which), inputs) / temperature) for which in (network.params, params))
+    return float(temperature**2 * (jnp.exp(wanted) * (wanted - found)).sum(1).mean())
+
+
+def test_it_approaches_the_dense_outputs_and_holds_the_zeros(case):
+    network, inputs, mask = case
+    start = mask.multiply(network.params)
+    found = fit_by_batches(network, mask, [inputs], params=network.params, seed=0, examples=6000)
+    assert divergence(network, found.params, inputs) < 0.5 * divergence(network, start, inputs)
+    assert found.value < found.start
+    for name, kept in mask.kept.items():
+        assert not np.asarray(found.params[network.layers[name].kernel])[~kept].any()
+    assert found.examples == 2 * 187 * 32
+
+
+def test_the_dense_network_stays_where_it_is(case):
+    network, inputs, _ = case
+    whole = Mask.of(network, "weight", {name: np.ones(layer.shape, bool) for name, layer in network.layers.items()})
+    found = fit_by_batches(network, whole, [inputs], params=network.params, seed=0, examples=100)
+    assert found.start == pytest.approx(0, abs=1e-5)
+    assert divergence(network, found.params, inputs) < 1e-3
+
+
+def test_labels_are_not_read_and_the_seed_decides(case):
+    network, inputs, mask = case
+    options = {"params": network.params, "examples": 320}
+    first = fit_by_batches(network, mask, [inputs], seed=3, **options).params
+    labeled = fit_by_batches(network, mask, [(inputs, np.zeros(200, int))], seed=3, **options).params
+    other = fit_by_batches(network, mask, [inputs], seed=4, **options).params
+    assert all(np.array_equal(first[path], labeled[path]) for path in first)
+    assert any(not np.array_equal(first[path], other[path]) for path in first)
+
+
+@pytest.mark.parametrize("wrong", [{"examples": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"temperature": -1.0}])
+def test_numbers_that_are_not_positive_are_refused(case, wrong):
+    network, inputs, mask = case
+    with pytest.raises(ValueError, match="must be positive"):
+        fit_by_batches(network, mask, [inputs], params=network.params, seed=0, **{"examples": 100, **wrong})
