@@ -184,7 +184,7 @@ def _hybrid_energy(workflow: Any, bqm: Any) -> float:
 
 def solutions(rows: Rows, *, quick: bool, seed: int) -> None:
     """Energies by parts against the whole, and against dwave-hybrid in the same time."""
-    for name, problem in real_problems(2 if quick else 4, seed, quick=quick):
+    for name, problem in real_problems(2 if quick else 4, seed, quick=quick, large=True):
         for kind, form in (("count", counted), ("price", with_price)):
             keys = {"problem": name, "variables": problem.size, "kind": kind}
             rows.measure(keys, partial(measure_solution, form(problem), seed, quick))

@@ -2,6 +2,7 @@
 
 - mlpnet, resnet20: which inputs of a neuron to keep, E(x) = E[(a·w − a·(w ∘ x))²], from second moments of real inputs of the
   published checkpoints ($ANNEALSUBNET_DATA/checkpoints);
+- mlpnet-joined, resnet20-joined: those fan-ins as one problem of thousands of units, 16 couplings a unit;
 - mnist-mlp: which neurons of a layer to keep, the error of the layer that reads them, in a network trained here for two epochs;
 - digits: the same fan-in problems from scikit-learn's digits, where there is no data folder.
 
@@ -18,11 +19,13 @@ import scipy.sparse
 from local_problems import digits_layers
 
 from annealsubnet import examples
+from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import as_network
-from annealsubnet.problems import Problem, fan_in_problem, site_problem
+from annealsubnet.problems import Problem, fan_in_problem, site_problem, sparsify
 from annealsubnet.statistics.moments import input_moments, self_regression
 
 KEPT = 0.1
+DEGREE = 16
 RESNET_LAYERS = {"layer1/0/conv1", "layer2/0/conv2", "layer3/0/conv1", "layer3/2/conv2"}
 CHECKPOINTS = {"mlpnet": "mlpnet_mnist.npz", "resnet20": "woodfisher_resnet20_cifar10.npz"}
 
@@ -67,6 +70,17 @@ def published(network: str, per_layer: int, seed: int) -> Iterator[tuple[str, Pr
         yield from fan_ins(moments[name].gram[0], weights, neurons, f"{network}-{name.replace('/', '.')}")
 
 
+def joined(problems: list[Problem]) -> Problem:
+    """Many fan-ins as one problem of bounded degree: each unit's strongest couplings to others of its own neuron."""
+    parts = [
+        sparsify(own, strongest(own.dense_couplings, degree=DEGREE), at=np.zeros(own.size, bool)).problem for own in problems
+    ]
+    couplings = scipy.sparse.block_diag([part.couplings for part in parts], format="csr")
+    return Problem(
+        np.concatenate([part.linear for part in parts]), scipy.sparse.csr_array(couplings), sum(part.offset for part in parts)
+    )
+
+
 def trained_neurons(seed: int) -> Iterator[tuple[str, Problem]]:
     """Neurons of both hidden layers of an MNIST network trained here."""
     named = examples.named_network("mnist-mlp")
@@ -92,12 +106,15 @@ def digits(count: int, seed: int) -> Iterator[tuple[str, Problem]]:
         yield from fan_ins(gram, layer.weights, neurons, layer.name)
 
 
-def real_problems(per_layer: int, seed: int, *, quick: bool = False) -> list[tuple[str, Problem]]:
-    """All of them, by name; those of the digits where there is no data folder or in a quick run."""
+def real_problems(per_layer: int, seed: int, *, quick: bool = False, large: bool = False) -> list[tuple[str, Problem]]:
+    """All of them, by name, and the joined ones too if `large`; those of the digits without a data folder or in a quick run."""
     if quick or "ANNEALSUBNET_DATA" not in os.environ:
         return list(digits(per_layer, seed))
-    found = [*published("mlpnet", 2 * per_layer, seed), *published("resnet20", per_layer, seed)]
-    return found + list(trained_neurons(seed))
+    layers = [list(published("mlpnet", 2 * per_layer, seed)), list(published("resnet20", per_layer, seed))]
+    together = [
+        (f"{name}-joined", joined([problem for _, problem in own])) for name, own in zip(CHECKPOINTS, layers, strict=True)
+    ]
+    return [*layers[0], *layers[1], *trained_neurons(seed), *(together if large else [])]
 
 
 def lattice(count: int, seed: int) -> Problem:
