@@ -122,8 +122,18 @@ def _planned(command: Planned, solver: Any) -> Any:
 
 def _estimate(command: Estimate, output: Console) -> None:
     made = _planned(command, command.solver)
-    _table(output, made.rows())
+    _show(made, command, output)
     output.print(f"\n{_summary(made)}\n")
+
+
+def _show(made: Any, command: Planned, output: Console) -> None:
+    """The tables of a plan."""
+    from annealsubnet.leap.part_rows import part_rows
+
+    if command.parts:
+        _table(output, part_rows(made))
+        output.print()
+    _table(output, made.rows())
 
 
 @contextmanager
@@ -159,7 +169,7 @@ def _submit(command: Submit, output: Console) -> None:
     if command.save_solver is not None:
         described(solver).save(command.save_solver)
     made = _planned(command, solver)
-    _table(output, made.rows())
+    _show(made, command, output)
     output.print(f"\n{_summary(made)}")
     if not made.jobs:
         return

@@ -33,6 +33,9 @@ class Planned:
     annealing_time: Annotated[float | None, _word("MICROSECONDS")] = None
     """By default half as long as reading out."""
 
+    parts: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also list every part: degree, treewidth, chains and qubits predicted and found, share of the coupling inside."""
+
     seed: Annotated[int, _word("INT", hint="default: 0")] = 0
     """Of all that is random."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from annealsubnet.leap.hybrid import HybridSampler
     from annealsubnet.leap.ledger import Ledger
     from annealsubnet.leap.packing import pack, pack_jobs
+    from annealsubnet.leap.part_rows import part_rows
     from annealsubnet.leap.patience import Patience
     from annealsubnet.leap.planning import Plan, plan
     from annealsubnet.leap.results import Results, results
@@ -39,6 +40,7 @@ _HOME = {
     "embed": "embedding",
     "pack": "packing",
     "pack_jobs": "packing",
+    "part_rows": "part_rows",
     "plan": "planning",
     "results": "results",
     "resume": "resuming",
@@ -60,6 +62,7 @@ __all__ = [
     "embed",
     "pack",
     "pack_jobs",
+    "part_rows",
     "plan",
     "results",
     "resume",

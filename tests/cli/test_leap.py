@@ -54,6 +54,9 @@ def test_estimate_needs_no_network(model, capsys):
     assert cli.main(["leap", "estimate", "model.bqm", "--solver", "zephyr:3", "--num-kept", "4"]) == 0
     shown = capsys.readouterr().out
     assert "1 problems, 1 parts, 1 jobs" in shown and "QPU seconds predicted on a typical QPU" in shown
+    assert "treewidth" not in shown
+    assert cli.main(["leap", "estimate", "model.bqm", "--solver", "zephyr:3", "--parts"]) == 0
+    assert "treewidth  predicted chain  found chain" in capsys.readouterr().out
 
 
 def test_submit_status_resume_results(service, model, capsys):
