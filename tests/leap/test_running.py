@@ -286,6 +286,21 @@ def test_a_folder_that_is_read_only(tmp_path):
         Ledger(folder / "jobs.sqlite", mode="create")
 
 
+@pytest.fixture
+def full_disk():
+    """No file of this process can grow; what may write anywhere can't either."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_nothing(tmp_path, full_disk):
+    with pytest.raises(LeapError, match="Nothing was sent that is not in it"):
+        Ledger(tmp_path / "jobs.sqlite", mode="create")
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(LeapError, match="its folder can be written"):
         Ledger(tmp_path / "nowhere" / "jobs.sqlite", mode="create")
