@@ -128,7 +128,7 @@ def _estimate(command: Estimate, output: Console) -> None:
 
 def _show(made: Any, command: Planned, output: Console) -> None:
     """The tables of a plan."""
-    from annealsubnet.leap.part_rows import part_rows
+    from annealsubnet.leap.part_figures import part_rows
 
     if command.parts:
         _table(output, part_rows(made))
@@ -223,7 +223,7 @@ def _status(command: Status, output: Console) -> None:
 
 
 def _results(path: Path, out: Path | None, output: Console) -> None:
-    from annealsubnet.leap.results import results
+    from annealsubnet.leap.merging import results
 
     found = results(path)
     _tell(output, found, path)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, embed
     from annealsubnet.leap.hybrid import HybridSampler
     from annealsubnet.leap.ledger import Ledger
+    from annealsubnet.leap.merging import Results, results
     from annealsubnet.leap.packing import pack, pack_jobs
-    from annealsubnet.leap.part_rows import part_rows
+    from annealsubnet.leap.part_figures import part_rows
     from annealsubnet.leap.patience import Patience
     from annealsubnet.leap.planning import Plan, plan
-    from annealsubnet.leap.results import Results, results
     from annealsubnet.leap.resuming import resume
     from annealsubnet.leap.sampler import LeapSampler
     from annealsubnet.leap.working_graphs import working_graph
@@ -36,13 +36,13 @@ _HOME = {
     "Ledger": "ledger",
     "Patience": "patience",
     "Plan": "planning",
-    "Results": "results",
+    "Results": "merging",
     "embed": "embedding",
     "pack": "packing",
     "pack_jobs": "packing",
-    "part_rows": "part_rows",
+    "part_rows": "part_figures",
     "plan": "planning",
-    "results": "results",
+    "results": "merging",
     "resume": "resuming",
     "typical_qpu": "devices",
     "working_graph": "working_graphs",

@@ -23,8 +23,8 @@ from annealsubnet.leap.connection import Connection, LeapError
 from annealsubnet.leap.ising import placed_job
 from annealsubnet.leap.jobs import Job
 from annealsubnet.leap.ledger import Ledger
+from annealsubnet.leap.merging import PlannedPart, Results, results, write_parts, write_problems
 from annealsubnet.leap.patience import Patience
-from annealsubnet.leap.results import PlannedPart, Results, results, write_parts, write_problems
 from annealsubnet.leap.running import Pace, Spending, run
 from annealsubnet.leap.solvers import Description, chosen_params, described
 from annealsubnet.problems import Problem

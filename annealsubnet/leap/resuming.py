@@ -9,9 +9,9 @@ from typing import Any
 
 from annealsubnet.leap.connection import Connection, LeapError
 from annealsubnet.leap.ledger import Ledger
+from annealsubnet.leap.merging import Results, results
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.planning import Report
-from annealsubnet.leap.results import Results, results
 from annealsubnet.leap.running import Pace, run
 
 

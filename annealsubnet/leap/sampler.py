@@ -16,9 +16,9 @@ import numpy as np
 
 from annealsubnet.leap.concealing import conceal
 from annealsubnet.leap.connection import LeapError, configured
+from annealsubnet.leap.merging import Results
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.planning import Plan, local_state, plan, problem_of
-from annealsubnet.leap.results import Results
 from annealsubnet.leap.running import Pace
 from annealsubnet.leap.solvers import described
 from annealsubnet.problems import Problem

@@ -6,8 +6,8 @@ from dwave.cloud import config
 from annealsubnet.leap.connection import Connection
 from annealsubnet.leap.jobs import Job, Placement
 from annealsubnet.leap.ledger import Ledger
+from annealsubnet.leap.merging import PlannedPart, write_parts, write_problems
 from annealsubnet.leap.patience import Patience
-from annealsubnet.leap.results import PlannedPart, write_parts, write_problems
 from annealsubnet.problems import Problem
 from annealsubnet.testing import LoopbackLeap
 

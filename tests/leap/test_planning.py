@@ -1,5 +1,8 @@
 """Plans: from problems to jobs and back, on the loopback service; nothing is dropped, nothing gets worse."""
 
+import importlib
+import pkgutil
+
 import dimod
 import numpy as np
 import pytest
@@ -9,8 +12,8 @@ from annealsubnet import leap
 from annealsubnet.decompose import Limits
 from annealsubnet.leap.answers import prices_of
 from annealsubnet.leap.connection import LeapError
+from annealsubnet.leap.merging import merged, read_parts, read_problems, results, write_parts, write_problems
 from annealsubnet.leap.planning import problem_of
-from annealsubnet.leap.results import merged, read_parts, read_problems, results, write_parts, write_problems
 from annealsubnet.leap.solvers import described
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import solve
@@ -76,7 +79,7 @@ def test_parts_of_a_large_problem_never_raise_its_energy(service, tmp_path):
 def test_merging_takes_only_what_helps():
     problem = random_problem(6, 3)
     from annealsubnet.leap.answers import PartAnswer
-    from annealsubnet.leap.results import PlannedPart
+    from annealsubnet.leap.merging import PlannedPart
 
     start = solve(problem, dimod.ExactSolver(), seed=0).best
     worse = PartAnswer(0, ~start[None, :3], np.array([-1e9]), -1e9, 0.0, (0, 0.0, 0), 1)
@@ -164,6 +167,14 @@ def test_problems_and_parts_survive_the_ledger(problems):
     assert all(np.array_equal(one, other) for one, other in zip(begun, starts, strict=True))
     for one, other in zip(read_parts(write_parts(parts)), parts, strict=True):
         assert one.part.to_bqm() == other.part.to_bqm() and one.price == other.price and one.problem == other.problem
+
+
+def test_public_names_are_never_hidden_by_a_module_of_that_name():
+    """All modules are loaded first, as a program that plans, runs and reads results has done."""
+    for module in pkgutil.iter_modules(leap.__path__, "annealsubnet.leap."):
+        importlib.import_module(module.name)
+    for name in leap.__all__:
+        assert callable(getattr(leap, name)), f"{name} is {getattr(leap, name)!r}"
 
 
 def test_models_are_taken_too():

@@ -13,8 +13,8 @@ import pytest
 
 from annealsubnet.leap.connection import LeapError
 from annealsubnet.leap.ledger import Ledger
+from annealsubnet.leap.merging import results
 from annealsubnet.leap.patience import Patience
-from annealsubnet.leap.results import results
 from annealsubnet.leap.resuming import resume
 from annealsubnet.leap.running import Pace, run, spending
 from annealsubnet.testing import FAULTS, Faults, LoopbackLeap
