@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from annealsubnet.renormalizing import renormalize
     from annealsubnet.shrinking import shrink
     from annealsubnet.solvers import Annealer, solve
+    from annealsubnet.thinning import thin
     from annealsubnet.tickets import find_ticket
 
     __version__: str
@@ -53,6 +54,7 @@ _HOME = {
     "renormalize": "renormalizing",
     "shrink": "shrinking",
     "solve": "solvers",
+    "thin": "thinning",
 }
 _SUBPACKAGES = ("baselines", "examples", "leap", "testing")
 
@@ -79,6 +81,7 @@ __all__ = [
     "shrink",
     "solve",
     "testing",
+    "thin",
 ]
 
 

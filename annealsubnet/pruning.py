@@ -33,6 +33,7 @@ from annealsubnet.selection import Choice, Importance, select_site, select_weigh
 from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
 from annealsubnet.stochastic_fit import fit_by_batches
+from annealsubnet.thinning import thin_weights
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ def prune(
         refit: whether the kept weights are refitted to the dense network's outputs by least squares.
         ridge: of that refit, in units of the mean diagonal of the inputs' second moment.
         rounds: how often to walk the network, keeping geometrically less each time.
-        training: gradient steps on what is kept after every round, on labeled batches (`annealsubnet.gradual.Training`).
+        training: gradient steps on what is kept after every round, on labeled batches (`annealsubnet.gradual.Training`). The
+            weights of a round then go from all layers at once (`annealsubnet.thinning`), unless a pattern or the scope "neuron"
+            says where.
         polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
             refitted together (weights only); 0 leaves every layer as its own selection and refit made it. A refit takes some
             hundred passes: where one over the batches takes over 2·10¹⁰ operations there are no exchanges, and the kept weights
@@ -177,9 +180,15 @@ class _Course:
         trained = Trained(network.params)
         for number, stage in enumerate(stages):
             target = network.params if self.training is None else trained.params
-            importance = importance_of(network, batches, params=trained.params, loss=self.loss)
-            walk = _Walk(network, batches, stage, importance, self.choice, self.seed + 7919 * number, target)
-            kept, params = walk.run(trained.params, progress=progress)
+            seed = self.seed + 7919 * number
+            if self.training is not None and stage.scope != "neuron" and self.choice.pattern is None:
+                kept = kept or {name: np.ones(stage.shapes[name], bool) for name in stage.selected}
+                shared: dict[str, Any] = {"choice": self.choice, "loss": self.loss, "seed": seed}
+                kept, params = thin_weights(network, batches, stage, kept=kept, params=target, **shared)
+            else:
+                importance = importance_of(network, batches, params=trained.params, loss=self.loss)
+                walk = _Walk(network, batches, stage, importance, self.choice, seed, target)
+                kept, params = walk.run(trained.params, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
             if stage.unit == "weight" and self.polish and number + 1 == len(stages):
                 if self._affordable():

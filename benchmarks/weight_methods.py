@@ -15,16 +15,22 @@ import numpy as np
 import optax
 from flax import nnx
 
-from annealsubnet import Mask, baselines, prune
+from annealsubnet import Mask, baselines, prune, thin
 from annealsubnet.fitting import fit_network
 from annealsubnet.networks import Network
 from annealsubnet.refitting import refit_params
+from annealsubnet.statistics.weight_distance import distance_to
 
 Method = Callable[..., Any]
 
 GRADIENTS = 16_000
 """Examples of a model of gradients, or of one stage of gradual pruning."""
-STAGES = 15
+STAGES, BUDGET = 15, 240_000
+"""Of gradual pruning; the budget is of examples read, forward or back, each pass counted."""
+LOOKED_AT, TRAINED_ON = 1_000, 13_760
+"""Examples of a stage that ours looks at (in three passes), and that all methods which look at any train on."""
+RAMP, LEARNING_RATE, BATCH = 0.7, 2e-3, 16
+"""The share of stages in which weights go, and Adam, the same for all, best on validation images among those tried."""
 
 
 @dataclass
@@ -77,50 +83,68 @@ def patterned(names: list[str] | None = None) -> dict[str, Method]:
 
 
 @dataclass
-class Tallied:
-    """A method that counts what it reads, over all its calls."""
+class Staged:
+    """A gradual method: what chooses in each stage, and the examples that it looks at and trains on there."""
 
-    method: Method
+    choose: Method
+    looked_at: int
+    trained_on: int
     read: int = 0
 
-    def __call__(self, model: Any, batches: Any, **options: Any) -> Any:
-        counted = Counted(list(batches))
-        result = self.method(model, counted, **options)
-        self.read += counted.read
-        return result
+    def __call__(self, network: Network, batches: Any, *, keep: float, seed: int) -> Any:
+        """Prune in stages; counts what is read on the way."""
+
+        def choose(model: Any, part: Any, **options: Any) -> Any:
+            counted = Counted(list(part))
+            result = self.choose(model, counted, **options)
+            self.read += counted.read
+            return result
+
+        trains = self.trained_on > 0
+        self.read = STAGES * self.trained_on
+        return baselines.gradual(
+            network,
+            batches,
+            keep=keep,
+            seed=seed,
+            choose=choose,
+            stages=STAGES,
+            ramp=RAMP if trains else 1.0,
+            examples=self.trained_on or self.looked_at,
+            looked_at=self.looked_at,
+            learning_rate=LEARNING_RATE if trains else 0.0,
+            batch_size=BATCH,
+        )
 
 
-def staged(stages: int, examples: int, rows: int) -> dict[str, tuple[Method, Tallied]]:
-    """Gradual methods that spend `stages` times `examples` gradients, and what chooses in each stage.
+def staged(rows: int) -> dict[str, Staged]:
+    """Gradual methods that all train alike and read at most `BUDGET` examples, each pass through the network counted.
 
-    Those on the model of gradients spend all of them on it, or half of them and the other half on training.
+    Ours passes the examples that it looks at through the network three times in a stage, the methods on gradients once, so that
+    these look at three times as many. The last three take all their weights from the model of gradients, without training.
     """
-    half = examples // 2
-
-    def method(choose: Method, images: int, **options: Any) -> tuple[Method, Tallied]:
-        tallied = Tallied(choose)
-        return partial(baselines.gradual, stages=stages, examples=images, choose=tallied, **options), tallied
-
     found = {
-        "annealed, trained": method(partial(prune, polish=0), examples),
-        "descent, trained": method(partial(prune, polish=0, effort=0), examples),
-        "magnitude, trained": method(baselines.magnitude, examples),
-        "magnitude, trained fast": method(baselines.magnitude, examples, learning_rate=3e-3),
+        "annealed, trained": Staged(partial(thin, effort=25), LOOKED_AT, TRAINED_ON),
+        "descent, trained": Staged(partial(thin, effort=0), LOOKED_AT, TRAINED_ON),
+        "magnitude, trained": Staged(baselines.magnitude, LOOKED_AT, BUDGET // STAGES),
     }
-    for name in ("chita", "surgeon", "zero-swaps"):
-        choose = partial(baselines.ON_REQUEST[name], rows=rows)
-        found[name] = method(choose, examples, learning_rate=0.0)
-        found[f"{name}, trained"] = method(choose, half)
+    on_gradients = ("surgeon", "zero-swaps", "chita")
+    for name in on_gradients:
+        found[f"{name}, trained"] = Staged(partial(baselines.ON_REQUEST[name], rows=rows), 3 * LOOKED_AT, TRAINED_ON)
+    for name in on_gradients:
+        found[name] = Staged(partial(baselines.ON_REQUEST[name], rows=rows), BUDGET // STAGES, 0)
     return found
 
 
-def common_refit(network: Network, mask: Mask, batches: Any, *, steps: int) -> tuple[Network, int]:
-    """What every mask gets: each layer by least squares, then all of them together, to the dense network's own outputs.
+def common_refit(network: Network, mask: Mask, own: Any, batches: Any, *, steps: int) -> tuple[Network, int]:
+    """What every mask gets: all layers fitted together to the dense network's own outputs, from its method's own weights or
+    from those of least squares layer by layer, whichever leave the network nearer to the dense one.
 
     Returns:
         The refitted network, and how many examples the second part read (the first reads `batches`).
     """
-    params = refit_params(network, mask, batches)
+    starts = [refit_params(network, mask, batches), mask.multiply(network.replace(own).params)]
+    params = min(starts, key=lambda params: distance_to(network, batches, params=params))
     if steps == 0:
         return network.replace(network.model.export(params)), 0
     fitted = fit_network(network, mask, list(batches), params=params, steps=steps)
@@ -154,11 +178,11 @@ def recomputed(model: Any, batches: Any) -> Any:
     return fresh
 
 
-def fine_tuned(network: Network, batches: list[Any], *, seed: int, examples: int, batch_size: int = 64) -> Any:
+def fine_tuned(network: Network, batches: list[Any], *, seed: int, examples: int = BUDGET, batch_size: int = BATCH) -> Any:
     """The dense network after as many example-gradients as a gradual method spends (Adam, cosine, as `baselines.gradual`)."""
     inputs, labels = (np.concatenate([batch[part] for batch in batches]) for part in (0, 1))
     steps = examples // batch_size
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     params: Any = dict(network.params)
     state = optimizer.init(params)
 

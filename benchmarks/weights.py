@@ -5,15 +5,16 @@
     python benchmarks/weights.py --quick --out /tmp/weights            # digits, half a minute
 
 Sections: `mlpnet` and `resnet20` (one shot: calibration images without labels but for the methods on gradients; no training),
-`mlpnet-gradual` and `resnet20-gradual` (15 stages of 16,000 example-gradients), `patterns` (2:4, both networks), `local` (one
+`mlpnet-gradual` and `resnet20-gradual` (15 stages, 240,000 examples read in all), `patterns` (2:4, both networks), `local` (one
 layer at a time: see select_refit.py) and `cost` (large layers: see weight_cost.py).
 
 Protocol. Each seed draws its own calibration images from the first part of the training set; its last part (10,000 images
 of MNIST, 4,000 of the 20,000 of CIFAR-10 at hand) is for validation, on which everything is chosen (`--split validation`,
 the default); the test set is read with `--split test`. Sparsity is global over all kernels. A row has the accuracy with the
-method's own weights and, in one shot, with the refit that all masks get alike (least squares for each layer, then Gauss-
-Newton on all layers together, to the dense network's outputs); and the number of examples that the method and the refit
-read, once for each pass. BatchNorm statistics are measured again for every network alike.
+method's own weights and, in one shot, with the refit that all masks get alike (Gauss-Newton on all layers together, to the
+dense network's outputs, from the method's own weights or from least squares for each layer, whichever are nearer); and the
+number of examples that the method and the refit read, once for each pass. BatchNorm statistics are measured again for every
+network alike.
 """
 
 import argparse
@@ -129,7 +130,7 @@ def one_shot(given: Case, section: str, name: str, method: Any, sparsity: float,
     seconds = time.perf_counter() - began
     refitting = methods.Counted(given.calibration.batches)
     began = time.perf_counter()
-    refitted, more = methods.common_refit(given.network, mask, refitting, steps=FIT_STEPS[given.name])
+    refitted, more = methods.common_refit(given.network, mask, pruned, refitting, steps=FIT_STEPS[given.name])
     refit_seconds = time.perf_counter() - began
     accuracies = [
         evaluate(methods.recomputed(model, given.calibration.batches), given.test).accuracy
@@ -142,17 +143,12 @@ def one_shot(given: Case, section: str, name: str, method: Any, sparsity: float,
 
 def staged(given: Case, section: str, name: str, method: Any, sparsity: float, seed: int, split: str) -> Row:
     """Prune in stages; measure the network as it comes out."""
-    spent = methods.STAGES * methods.GRADIENTS
     began = time.perf_counter()
     if method is None:
-        pruned, counts = methods.fine_tuned(given.network, given.pool, seed=seed, examples=spent), (0, 0)
+        pruned, counts, spent = methods.fine_tuned(given.network, given.pool, seed=seed), (0, 0), methods.BUDGET
     else:
-        run, chooser = method
-        mask, pruned = run(given.network, given.pool, seed=seed, keep=round(1 - sparsity, 6))
-        counts = (mask.kept_count, mask.size)
-        # What chooses by gradients is in the budget; what it reads beyond that, and what others read, comes on top.
-        trains = name.split(",")[0] not in ("chita", "surgeon", "zero-swaps")
-        spent = spent + chooser.read if trains else spent // (2 if "trained" in name else 1) + chooser.read
+        mask, pruned = method(given.network, given.pool, seed=seed, keep=round(1 - sparsity, 6))
+        counts, spent = (mask.kept_count, mask.size), method.read
     seconds = time.perf_counter() - began
     accuracy = evaluate(methods.recomputed(pruned, given.calibration.batches), given.test).accuracy
     return Row(section, given.name, name, sparsity, seed, split, *counts, accuracy, accuracy, spent, 0, seconds, 0.0)
@@ -169,7 +165,7 @@ def plan(section: str, names: list[str] | None, sparsities: Iterable[float] | No
             if section == "patterns":
                 found = methods.patterned()
             elif section.endswith("-gradual"):
-                found = {"dense, trained": None, **methods.staged(methods.STAGES, methods.GRADIENTS, rows)}
+                found = {"dense, trained": None, **methods.staged(rows)}
             else:
                 found = methods.one_shot(rows)
             chosen = [name for name in found if names is None or name in names]

@@ -2,10 +2,10 @@
 
 Stage t of T keeps the share
 
-    s_t = s_T + (1 − s_T) (1 − t/T)³
+    s_t = s_T + (1 − s_T) (1 − t/(ρT))³    until t = ρT, and s_T from then on
 
 of the weights, chosen by any method that is called like `prune` at the weights of that stage; after it, what is left is trained
-for one pass over the stage's examples, the zeros held.
+for one pass over the stage's examples, the zeros held. A stage in which nothing goes only trains.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,7 +40,9 @@ def gradual(
     loss: Loss = cross_entropy,
     choose: Chooser = magnitude,
     stages: int = 15,
+    ramp: float = 1.0,
     examples: int | None = None,
+    looked_at: int | None = None,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
 ) -> Result:
@@ -50,7 +52,9 @@ def gradual(
         model, batches, keep, unit, scope, exclude, seed, loss: as in `annealsubnet.baselines`; labels are read.
         choose: the method that chooses at each stage; by default magnitude.
         stages: T.
-        examples: drawn for each stage, for `choose` and for training alike; all by default.
+        ramp: ρ, the share of the stages after which no more weights go.
+        examples: drawn for each stage, to train on; all by default.
+        looked_at: how many of them, the first ones, `choose` is given; all by default.
         learning_rate: of Adam, falling to zero over all stages by a cosine; 0 for no training.
         batch_size: of Adam.
 
@@ -58,7 +62,8 @@ def gradual(
         The mask, and the trained model with zeros for what it removes.
 
     Raises:
-        ValueError: for stages or examples below 1, another unit than weights, missing labels, and as `budget_of`.
+        ValueError: for stages or examples below 1, a ramp outside (0, 1], another unit than weights, missing labels, and as
+            `budget_of`.
 
     References:
         Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017, equation 1.
@@ -67,6 +72,8 @@ def gradual(
         raise ValueError(f"gradual chooses weights; give unit='weight', not {unit!r}.")
     if stages < 1 or (examples is not None and examples < 1):
         raise ValueError(f"stages is {stages} and examples {examples}; both must be 1 or more.")
+    if not 0 < ramp <= 1:
+        raise ValueError(f"ramp is {ramp}; give the share of the stages in which weights go, above 0 and at most 1.")
     network = traced_on_data(model, batches, "gradual")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     pairs = list(labeled_for(network, batches or (), loss))
@@ -82,13 +89,26 @@ def gradual(
             order = np.append(order, rng.permutation(len(labels)))
         now, order = order[:drawn], order[drawn:]
         part = [(inputs[now[i : i + 1000]], labels[now[i : i + 1000]]) for i in range(0, drawn, 1000)]
-        amount = _amount(budget, stage / stages)
-        mask, pruned = choose(network, part, keep=amount, scope=scope, exclude=exclude, seed=seed + stage, loss=loss)
-        network = network.replace(pruned)
+        amount, last = (_amount(budget, min(1.0, at / (ramp * stages))) for at in (stage, stage - 1))
+        if amount != last:
+            seen = _first(part, looked_at)
+            mask, pruned = choose(network, seen, keep=amount, scope=scope, exclude=exclude, seed=seed + stage, loss=loss)
+            network = network.replace(pruned)
         if learning_rate > 0:
             params, state = trainer.run(network, mask, part, state)
             network = network.replace(network.model.export(params))
     return mask, network.model.export(mask.multiply(network.params))
+
+
+def _first(batches: list[Any], count: int | None) -> list[Any]:
+    """The first examples of some batches."""
+    if count is None:
+        return batches
+    starts = np.cumsum([0, *(len(labels) for _, labels in batches)])
+    parts = [
+        (inputs[: count - start], labels[: count - start]) for (inputs, labels), start in zip(batches, starts, strict=False)
+    ]
+    return [part for part, start in zip(parts, starts, strict=False) if start < count]
 
 
 def _amount(budget: Budget, progress: float) -> Keep:

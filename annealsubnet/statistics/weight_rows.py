@@ -73,6 +73,7 @@ def distance_rows(
     target_params: Params | None = None,
     layers: Iterable[str] | None = None,
     chosen: Chosen | None = None,
+    count: int | None = None,
     loss: Loss = cross_entropy,
 ) -> WeightRows:
     """The distance to the dense network around present weights, in one pass with one backward pass an example and draw of
@@ -87,6 +88,7 @@ def distance_rows(
         target_params: of the dense network; the network's own by default.
         layers: whose weights; all by default.
         chosen: only these weights of them.
+        count: of examples, where it is known; else the batches are iterated once more to count them.
         loss: whose Hessian F measures outputs.
 
     Raises:
@@ -108,7 +110,7 @@ def distance_rows(
     dense = network.params if target_params is None else target_params
     names = _named(network, layers, chosen)
     key = jax.random.key(seed % 2**32)
-    count = sum(len(inputs) for inputs, _ in stream(batches))
+    count = sum(len(inputs) for inputs, _ in stream(batches)) if count is None else count
     rank = _rank(network, loss)
     per_row, copies = _grouping(count, rows, rank)
 
@@ -160,7 +162,7 @@ def gradient_rows(
 
     Args:
         network, params, layers, chosen, loss: as in `distance_rows`.
-        batches: (inputs, labels).
+        batches: (inputs, labels), which are held in memory.
         rows: about how many: examples are divided evenly among them.
 
     Returns:
@@ -171,7 +173,8 @@ def gradient_rows(
     """
     params = network.params if params is None else params
     names = _named(network, layers, chosen)
-    count = sum(len(inputs) for inputs, _ in stream(batches))
+    held = list(labeled_for(network, batches, loss))
+    count = sum(len(labels) for _, labels in held)
     per_row = max(1, round(count / rows))
 
     @network.jitted("gradient rows", *names, loss, per_row, chosen is None)
@@ -185,7 +188,7 @@ def gradient_rows(
         matrix = jnp.concatenate(parts, axis=1)
         return matrix, jnp.zeros(len(matrix), matrix.dtype)
 
-    pairs = chunks(labeled_for(network, batches, loss), _chunk(network, per_row))
+    pairs = chunks(held, _chunk(network, per_row))
     indices = {} if chosen is None else {name: jnp.asarray(chosen[name]) for name in names}
     found = [step(params, indices, *arrays) for _, arrays in _whole_rows(pairs, per_row, several=True)]
     groups = sum(len(residual) for _, residual in found)

@@ -8,6 +8,7 @@ import pytest
 
 from annealsubnet.baselines import METHODS, ON_REQUEST, gradual, osscar
 from annealsubnet.baselines.osscar import search
+from annealsubnet.budgets import budget_of
 from annealsubnet.networks import as_network
 from annealsubnet.report.names import METHODS as NAMES
 from tests.models import EXAMPLES
@@ -91,6 +92,26 @@ def test_gradual_holds_zeros_and_trains_the_rest(mlp):
     assert np.abs(np.asarray(after[kernel]) - dense)[mask.kept["fc1"]].min() > 0
     with pytest.raises(ValueError, match="stages is 0"):
         gradual(network, batches, keep=0.5, stages=0)
+    with pytest.raises(ValueError, match="ramp is 0"):
+        gradual(network, batches, keep=0.5, ramp=0)
+
+
+def test_gradual_looks_at_the_first_examples_until_the_ramp_ends(mlp):
+    network, batches = mlp.network("nnx"), batches_of(mlp)
+    kept, seen = [], []
+
+    def choose(model, part, **options):
+        seen.append(sum(len(labels) for _, labels in part))
+        mask, pruned = METHODS["magnitude"](model, None, keep=options["keep"], unit="weight", scope=options["scope"])
+        kept.append(mask.kept_count)
+        return mask, pruned
+
+    mask, _ = gradual(
+        network, batches, keep=0.5, stages=8, ramp=0.5, looked_at=3, learning_rate=1e-3, batch_size=4, choose=choose
+    )
+    last = budget_of(network, keep=0.5, unit="weight", scope="network").total
+    assert kept == [last + round((mask.size - last) * (1 - stage / 4) ** 3) for stage in range(1, 5)]
+    assert seen == [3] * 4 and mask.kept_count == kept[-1]
 
 
 @pytest.mark.parametrize("block", [1, 2])
