@@ -10,11 +10,12 @@ by Levenberg-Marquardt: with J the Jacobian of the outputs by θ, each step solv
     (E[JᵀFJ] + λ) s = −E[JᵀF (f_θ − f_0)]
 
 by conjugate gradients, which need J and Jᵀ only as products (`jax.jvp`, `jax.vjp`), and is taken if D falls; λ then shrinks,
-else it grows.
+else it grows. D and its slope are those of all examples; products, of which there are many, of some thousands of them.
 
 References:
     Marquardt, *An algorithm for least-squares estimation of nonlinear parameters*, 1963.
-    Martens, *Deep learning via Hessian-free optimization*, ICML 2010, section 4 (Gauss-Newton products).
+    Martens, *Deep learning via Hessian-free optimization*, ICML 2010, section 4 (Gauss-Newton products, fewer examples for
+    them than for the gradient).
 """
 
 import logging
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_DAMPING = 0.01
 """λ of the first step, in units of the mean diagonal of E[JᵀFJ]."""
+_CURVED = 5_000
+"""Examples of which products are taken, about."""
 _TOLERANCE = 0.01
 """A step that lowers D by a smaller share is the last."""
 
@@ -81,7 +84,7 @@ def fit_network(
         params: where to start.
         target_params: of the dense network; the network's own by default.
         steps: at most.
-        products: of conjugate gradients in a step, each a pass forward and back through all batches.
+        products: of conjugate gradients in a step, each a pass forward and back.
         loss: whose Hessian F measures outputs.
 
     Returns:
@@ -100,12 +103,15 @@ def fit_network(
     signs = mask.multiply(_signs(now))
     value = start = float(measure(now, inputs, target, weights))
     count, damping = int(weights.sum()), _FIRST_DAMPING
+    everything = (inputs, target, weights)
+    part = tuple(array[:: max(1, count // _CURVED)] for array in everything)
+    curved = int(part[-1].sum())
     examples = 2 * count
     for _ in range(steps):
-        move, used = step(now, keeps, signs, inputs, target, weights, jnp.float32(damping), jnp.int32(products))
+        move, used = step(now, keeps, signs, everything, part, jnp.float32(damping), jnp.int32(products))
         found = {path: now[path] + move[path] for path in now}
         fell = float(measure(found, inputs, target, weights))
-        examples += count * (int(used) + 3)
+        examples += 2 * count + curved * (int(used) + 1)
         logger.info("fit: distance %.4g to %.4g at damping %.1e, %d products", value, fell, damping, int(used))
         if not fell < value:
             damping *= 10
@@ -158,27 +164,25 @@ def _step_of(network: Network, loss: Loss) -> Any:
         params: Params,
         keeps: Params,
         signs: Params,
-        inputs: jax.Array,
-        target: jax.Array,
-        weights: jax.Array,
+        everything: tuple[jax.Array, ...],
+        part: tuple[jax.Array, ...],
         damping: Any,
         products: Any,
     ) -> Any:
-        total = weights.sum()
-
         def kept(tree: Params) -> Params:
             return {path: value * keeps[path] if path in keeps else value for path, value in tree.items()}
 
-        def summed(function: Any) -> Params:
-            """The sum over chunks of a tree of arrays, times the mask."""
+        def mean_over(examples: tuple[jax.Array, ...], function: Any) -> Params:
+            """The mean over examples of a tree of sums over chunks of them, times the mask."""
             add = lambda sums, arrays: (jax.tree.map(jnp.add, sums, function(*arrays)), None)  # noqa: E731
             zeros = jax.tree.map(jnp.zeros_like, dict(params))
-            return kept(jax.lax.scan(add, zeros, (inputs, target, weights))[0])
+            sums, total = jax.lax.scan(add, zeros, examples)[0], examples[-1].sum()
+            return kept(jax.tree.map(lambda value: value / total, sums))
 
         def curved(outputs: jax.Array, target: jax.Array, ones: jax.Array) -> jax.Array:
             factors = loss.curvature_factor(target).astype(outputs.dtype)
             along = jnp.einsum("cnk,nk->cn", factors, outputs)
-            return jnp.einsum("cn,cnk->nk", along, factors) * (ones / total)[:, None]
+            return jnp.einsum("cn,cnk->nk", along, factors) * ones[:, None]
 
         def slope(images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
             outputs, pull = jax.vjp(lambda values: network.apply(values, images), dict(params))
@@ -190,12 +194,12 @@ def _step_of(network: Network, loss: Loss) -> Any:
                 _, moved = jax.jvp(function, (dict(params),), (direction,))
                 return jax.vjp(function, dict(params))[1](curved(moved, target, ones))[0]
 
-            return summed(chunk)
+            return mean_over(part, chunk)
 
         # zᵀ G z of one draw of signs is the trace of G in expectation.
         entries = sum(jnp.sum(jnp.abs(value)) for value in signs.values())
         mean = sum(jnp.vdot(value, signs[path]) for path, value in product(signs).items()) / entries
-        return _conjugate_gradients(product, summed(slope), damping * jnp.maximum(mean, 1e-12), products)
+        return _conjugate_gradients(product, mean_over(everything, slope), damping * jnp.maximum(mean, 1e-12), products)
 
     return step
 

@@ -262,6 +262,7 @@ def run(
     sweeps: tuple[int, ...] = (3, 10),
     bqm_seeds: int = 1,
     quick: bool = False,
+    named: tuple[str, ...] = (),
 ) -> None:
     """Measure the turns that the file of rows does not hold yet; then summarize."""
     threadpool_limits(1)
@@ -269,6 +270,10 @@ def run(
     folder = os.environ.get("ANNEALSUBNET_DATA")
     if folder and not quick:
         layers += [mlpnet_layer(Path(folder)), *resnet20_layers(Path(folder))]
+    unknown = set(named) - {layer.name for layer in layers}
+    if unknown:
+        raise SystemExit(f"There is no layer {sorted(unknown)}; there are {[layer.name for layer in layers]}.")
+    layers = [layer for layer in layers if not named or layer.name in named]
     out.mkdir(parents=True, exist_ok=True)
     path = out / "select_refit.csv"
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
@@ -306,6 +311,7 @@ def main() -> None:
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.02, 0.05, 0.10])
     parser.add_argument("--sweeps", type=int, nargs="+", default=[3, 10])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--layers", nargs="+", default=[], help="names such as mlpnet-fc1; all by default")
     parser.add_argument("--bqm-seeds", type=int, default=1, help="seeds with which the route by quadratic models is run")
     parser.add_argument("--quick", action="store_true", help="one seed, 10 sweeps, digits only")
     options = parser.parse_args()
@@ -318,6 +324,7 @@ def main() -> None:
         sweeps=tuple(options.sweeps),
         bqm_seeds=options.bqm_seeds,
         quick=options.quick,
+        named=tuple(options.layers),
     )
 
 
