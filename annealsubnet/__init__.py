@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from annealsubnet.pruning import prune
     from annealsubnet.refitting import refit
     from annealsubnet.renormalizing import renormalize
+    from annealsubnet.shares import weight_curves
     from annealsubnet.shrinking import shrink
     from annealsubnet.solvers import Annealer, solve
     from annealsubnet.thinning import thin
@@ -55,6 +56,7 @@ _HOME = {
     "shrink": "shrinking",
     "solve": "solvers",
     "thin": "thinning",
+    "weight_curves": "shares",
 }
 _SUBPACKAGES = ("baselines", "examples", "leap", "testing")
 
@@ -82,6 +84,7 @@ __all__ = [
     "solve",
     "testing",
     "thin",
+    "weight_curves",
 ]
 
 

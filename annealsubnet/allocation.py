@@ -3,7 +3,8 @@
 Part p keeps k_p units at error e_p(k_p); minimize Σ_p e_p(k_p) subject to Σ_p k_p = K. With a price λ on every unit the
 parts decouple, and min_k e_p(k) + λ k lies on the lower convex hull of the curve; so the hulls' segments are taken steepest
 first, and the price is where the budget runs out. The dual bound Σ_p min_k (e_p(k) + λ k) − λ K says how far from optimal
-that can be.
+that can be. Where the units of different parts cost differently (operations, bytes), K is what all of them may cost, and the
+price is that of a unit of cost.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class Allocation:
         counts: units of each part.
         error: Σ of the parts' errors at these counts.
         bound: no division has a smaller error.
-        price: λ, the error that one more unit would save.
+        price: λ, the error that one more unit (of cost) would save.
     """
 
     counts: Int[np.ndarray, "parts"]
@@ -30,33 +31,37 @@ class Allocation:
     price: float
 
 
-def allocate(curves: Sequence[np.ndarray], total: int, *, least: int = 0) -> Allocation:
+def allocate(
+    curves: Sequence[np.ndarray], total: int, *, least: int = 0, costs: Int[np.ndarray, "parts"] | None = None
+) -> Allocation:
     """Divide `total` units among parts.
 
     Args:
         curves: for each part `[counts]`, its error at 0, 1, 2, … units; a part never gets more units than its curve has.
-        total: units in all.
+        total: units in all, or what they may cost.
         least: units that every part gets in any case.
+        costs: of one unit of each part; 1 by default. What is left over then is less than a unit.
 
     Raises:
-        ValueError: if the parts cannot take exactly `total` units.
+        ValueError: if the parts cannot take as much as `total`, or cost more.
 
     Example:
         >>> allocate([np.array([9.0, 4.0, 3.0]), np.array([5.0, 1.0, 0.0])], 3).counts.tolist()
         [2, 1]
     """
-    most = sum(len(curve) - 1 for curve in curves)
-    if not len(curves) * least <= total <= most or any(len(curve) <= least for curve in curves):
-        raise ValueError(f"{len(curves)} parts can take {len(curves) * least} to {most} units, not {total}.")
+    cost = np.ones(len(curves), int) if costs is None else np.asarray(costs)
+    most, fewest = (int(cost @ counts) for counts in ([len(curve) - 1 for curve in curves], np.full(len(curves), least)))
+    if not fewest <= total <= most or any(len(curve) <= least for curve in curves):
+        raise ValueError(f"{len(curves)} parts can take {fewest} to {most} units, not {total}.")
     segments = [_hull(np.asarray(curve, np.float64), least) for curve in curves]
     part = np.repeat(np.arange(len(curves)), [len(ends) for ends, _ in segments])
     ends = _joined([ends for ends, _ in segments]).astype(int)
     lengths = _joined([np.diff(ends, prepend=least) for ends, _ in segments]).astype(int)
-    slopes = _joined([slopes for _, slopes in segments])
+    slopes = _joined([slopes for _, slopes in segments]) / cost[part]
     # Steepest first; a part's own segments are already in that order.
     order = np.lexsort((ends, part, slopes))
-    taken = np.cumsum(lengths[order])
-    left = total - len(curves) * least
+    taken = np.cumsum((lengths * cost[part])[order])
+    left = total - fewest
     whole = order[: int(np.searchsorted(taken, left, side="right"))]
     counts = np.full(len(curves), least)
     np.maximum.at(counts, part[whole], ends[whole])
@@ -64,9 +69,10 @@ def allocate(curves: Sequence[np.ndarray], total: int, *, least: int = 0) -> All
     if len(whole) < len(order):
         cut = order[len(whole)]
         price = float(-slopes[cut])
-        counts[part[cut]] += left - int(lengths[whole].sum())
+        counts[part[cut]] += (left - (int(taken[len(whole) - 1]) if len(whole) else 0)) // int(cost[part[cut]])
     error = float(sum(curve[count] for curve, count in zip(curves, counts, strict=True)))
-    tilted = [np.asarray(curve)[least:] + price * np.arange(least, len(curve)) for curve in curves]
+    units = [np.arange(least, len(curve)) for curve in curves]
+    tilted = [np.asarray(curve)[least:] + price * each * k for curve, each, k in zip(curves, cost, units, strict=True)]
     bound = float(sum(values.min() for values in tilted) - price * total)
     return Allocation(counts, error, min(bound, error), price)
 

@@ -22,7 +22,7 @@ from annealsubnet.evaluation import operations
 from annealsubnet.frozen import select_frozen
 from annealsubnet.frozen_weights import select_frozen_weights
 from annealsubnet.gradual import Trained, Training, train_kept
-from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.losses import Loss, cross_entropy, softened
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.patterns import parse_pattern, pattern_budget
@@ -61,6 +61,7 @@ def prune(
     training: Training | None = None,
     polish: int = 3,
     effort: int = 25,
+    inputs: str = "pruned",
     loss: Loss = cross_entropy,
     seed: int,
     progress: bool = False,
@@ -94,6 +95,8 @@ def prune(
             hundred passes: where one over the batches takes over 2·10¹⁰ operations there are no exchanges, and the kept weights
             are fitted together by 200 steps of Adam (`annealsubnet.stochastic_fit`).
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
+        inputs: of which network each layer sees while its units are chosen and refitted to the dense outputs: the "pruned" one,
+            so that a layer makes up for those before it, or the "dense" one.
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
         progress: show progress on a terminal.
@@ -122,6 +125,8 @@ def prune(
     budget = pattern_budget(network, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
     if rounds < 1 or polish < 0:
         raise ValueError(f"rounds must be 1 or more and polish 0 or more, not {rounds} and {polish}.")
+    if inputs not in ("pruned", "dense"):
+        raise ValueError(f"inputs is {inputs!r}; give 'pruned' or 'dense'.")
     form = None if pattern is None else parse_pattern(pattern)
     choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort, degree=degree, pattern=form)
     if form is not None and (rounds > 1 or sampler is not None or not refit):
@@ -140,7 +145,7 @@ def prune(
             kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
     else:
         stages = [_stage(budget, (number + 1) / rounds) for number in range(rounds)]
-        course = _Course(network, batches, choice, loss, seed, polish if sampler is None else 0, training)
+        course = _Course(network, batches, choice, loss, seed, polish if sampler is None else 0, training, inputs)
         kept, params = course.run(stages, progress=progress)
     left_alone = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
     mask = Mask.of(network, unit, {**left_alone, **kept})
@@ -172,6 +177,7 @@ class _Course:
     seed: int
     polish: int
     training: Training | None
+    inputs: str
 
     def run(self, stages: list[Budget], *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         """Masks and parameters after the last stage."""
@@ -187,7 +193,7 @@ class _Course:
                 kept, params = thin_weights(network, batches, stage, kept=kept, params=target, **shared)
             else:
                 importance = importance_of(network, batches, params=trained.params, loss=self.loss)
-                walk = _Walk(network, batches, stage, importance, self.choice, seed, target)
+                walk = _Walk(network, batches, stage, importance, self.choice, seed, target, self.inputs)
                 kept, params = walk.run(trained.params, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
             if stage.unit == "weight" and self.polish and number + 1 == len(stages):
@@ -228,7 +234,7 @@ class _Course:
             target_params=target,
             rounds=self.polish,
             choice=self.choice,
-            loss=self.loss,
+            loss=softened(self.loss),
             seed=self.seed,
         )
         return polished.kept, polished.params
@@ -246,9 +252,11 @@ class _Walk:
         choice: Choice,
         seed: int,
         target: Params,
+        inputs: str,
     ) -> None:
         self.network, self.batches, self.budget = network, batches, budget
         self.importance, self.choice, self.seed, self.target = importance, choice, seed, target
+        self.inputs = inputs
 
     def run(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         """Masks of all sites, and parameters refitted on them."""
@@ -257,7 +265,8 @@ class _Walk:
         return self._sites(params, progress=progress)
 
     def _regression(self, layer: str, params: Params) -> Regression:
-        return regression_moments(self.network, self.batches, layer, params=params, target_params=self.target)
+        seen = params if self.inputs == "pruned" else self.target
+        return regression_moments(self.network, self.batches, layer, params=seen, target_params=self.target)
 
     def _weights(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         network, choice = self.network, self.choice

@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
-from annealsubnet.allocation import allocate
-from annealsubnet.batches import stream
-from annealsubnet.budgets import Budget
-from annealsubnet.evaluation import operations
-from annealsubnet.losses import Loss
-from annealsubnet.networks import Network, Params, Site
+from annealsubnet.allocation import Allocation, allocate
+from annealsubnet.batches import first_inputs, stream
+from annealsubnet.budgets import Budget, budget_of
+from annealsubnet.evaluation import operations, positions
+from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.networks import Network, Params, Site, as_network
 from annealsubnet.problems import site_problem
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
@@ -23,6 +25,65 @@ logger = logging.getLogger(__name__)
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which curvature is estimated."""
+
+
+@dataclass(frozen=True)
+class WeightCurves:
+    """What every neuron's error would be with any number of its weights; any budget is divided by them at once.
+
+    Attributes:
+        errors: by layer, neuron after neuron, its error after the refit with 0, 1, 2, … weights, in units of the loss.
+        costs: by layer, what one weight costs: {"weights": 1, "flops": for one example, "bytes": its value and its place}.
+    """
+
+    errors: Mapping[str, list[np.ndarray]]
+    costs: Mapping[str, Mapping[str, int]]
+
+    def divide(self, total: int, *, cost: str = "weights") -> tuple[dict[str, Int[np.ndarray, "neurons"]], Allocation]:
+        """How many weights each neuron of each layer keeps so that all of them cost at most `total`, and how good that is.
+
+        The sums by layer are a `keep` for `annealsubnet.prune`.
+
+        Raises:
+            ValueError: if all weights cost less, or the cost is unknown.
+        """
+        known = ("weights", "flops", "bytes")
+        if cost not in known:
+            raise ValueError(f"cost is {cost!r}; give one of {', '.join(map(repr, known))}.")
+        costs = np.concatenate([np.full(len(curves), self.costs[name][cost]) for name, curves in self.errors.items()])
+        found = allocate([curve for curves in self.errors.values() for curve in curves], total, costs=costs)
+        ends = np.cumsum([len(curves) for curves in self.errors.values()])[:-1]
+        return dict(zip(self.errors, np.split(found.counts, ends), strict=True)), found
+
+
+def weight_curves(
+    model: Any, batches: Iterable[Any], *, exclude: Iterable[str] = (), max_kept: int | None = None, loss: Loss = cross_entropy
+) -> WeightCurves:
+    """The error curves of all neurons of a dense network, by forward selection.
+
+    Args:
+        model, batches, exclude, loss: as in `annealsubnet.prune`.
+        max_kept: how far curves are followed; to the end by default.
+
+    Raises:
+        ValueError: as `annealsubnet.prune`.
+    """
+    network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
+    names = budget_of(network, keep=1.0, unit="weight", scope="layer", exclude=exclude).selected
+    importance = importance_of(network, batches, params=network.params, loss=loss)
+    moments = input_moments(network, batches, layers=names)
+    times, errors, costs = positions(network), {}, {}
+    for name in names:
+        layer = network.layers[name]
+        regression = self_regression(layer, moments[name], network.params).centered()
+        errors[name] = _weight_curves(regression, importance[name], min(layer.fan_in, max_kept or layer.fan_in))
+        place = 2 if layer.fan_in <= 2**16 else 4
+        costs[name] = {
+            "weights": 1,
+            "flops": 2 * times[name],
+            "bytes": np.dtype(network.params[layer.kernel].dtype).itemsize + place,
+        }
+    return WeightCurves(errors, costs)
 
 
 def importance_of(network: Network, batches: Iterable[Any], *, params: Params, loss: Loss) -> Importance:

@@ -17,6 +17,7 @@ from flax import nnx
 
 from annealsubnet import Mask, baselines, prune, thin
 from annealsubnet.fitting import fit_network
+from annealsubnet.losses import cross_entropy, softened
 from annealsubnet.networks import Network
 from annealsubnet.refitting import refit_params
 from annealsubnet.statistics.weight_distance import distance_to
@@ -144,10 +145,11 @@ def common_refit(network: Network, mask: Mask, own: Any, batches: Any, *, steps:
         The refitted network, and how many examples the second part read (the first reads `batches`).
     """
     starts = [refit_params(network, mask, batches), mask.multiply(network.replace(own).params)]
-    params = min(starts, key=lambda params: distance_to(network, batches, params=params))
+    loss = softened(cross_entropy)
+    params = min(starts, key=lambda params: distance_to(network, batches, params=params, loss=loss))
     if steps == 0:
         return network.replace(network.model.export(params)), 0
-    fitted = fit_network(network, mask, list(batches), params=params, steps=steps)
+    fitted = fit_network(network, mask, list(batches), params=params, steps=steps, loss=loss)
     return network.replace(network.model.export(fitted.params)), fitted.examples
 
 

@@ -5,7 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from annealsubnet import prune, weight_curves
 from annealsubnet.allocation import allocate
+from annealsubnet.evaluation import positions
 
 
 def random_curves(rng, *, convex):
@@ -41,3 +43,40 @@ def test_allocation_against_enumeration(convex, least):
 def test_a_budget_that_cannot_be_met_is_refused():
     with pytest.raises(ValueError, match="2 parts can take 2 to 4 units, not 5"):
         allocate([np.zeros(3), np.zeros(3)], 5, least=1)
+
+
+def test_costs_against_enumeration():
+    """With a cost for each part: within the budget, less than a unit left, and the bound below every division."""
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        curves = random_curves(rng, convex=True)
+        costs = rng.integers(1, 4, len(curves))
+        most = int(costs @ [len(curve) - 1 for curve in curves])
+        for total in range(most + 1):
+            found = allocate(curves, total, costs=costs)
+            divisions = list(product(*(range(len(curve)) for curve in curves)))
+            errors = [sum(curve[k] for curve, k in zip(curves, ks, strict=True)) for ks in divisions if costs @ ks <= total]
+            assert 0 <= total - costs @ found.counts < costs.max()
+            assert found.bound <= min(errors) + 1e-9 and found.error >= min(errors) - 1e-9
+
+
+def test_the_same_curves_divide_any_budget():
+    from tests.models import EXAMPLES
+
+    example = EXAMPLES["cnn"]()
+    network = example.network("nnx")
+    curves = weight_curves(network, [example.inputs])
+    dense = sum(network.layers[name].fan_in * network.layers[name].outputs for name in curves.errors)
+    counts, found = curves.divide(dense // 2)
+    assert sum(part.sum() for part in counts.values()) == dense // 2 and found.bound <= found.error
+    times = positions(network)
+    total = sum(2 * times[name] * int(np.prod(network.layers[name].shape)) for name in curves.errors) // 2
+    by_flops, _ = curves.divide(total, cost="flops")
+    spent = sum(2 * times[name] * int(part.sum()) for name, part in by_flops.items())
+    assert total - 2 * max(times.values()) < spent <= total
+    mask, _ = prune(
+        network, [example.inputs], keep={name: int(part.sum()) for name, part in by_flops.items()}, polish=0, seed=0
+    )
+    assert {name: int(mask.kept[name].sum()) for name in by_flops} == {name: int(n.sum()) for name, n in by_flops.items()}
+    with pytest.raises(ValueError, match="cost is 'joules'"):
+        curves.divide(10, cost="joules")

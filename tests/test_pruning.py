@@ -3,13 +3,15 @@
 from itertools import combinations
 
 import dimod
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
 from flax import nnx
 
 from annealsubnet import Mask, prune, refit
-from annealsubnet.networks import as_network
+from annealsubnet.networks import as_network, from_function
 from annealsubnet.refitting import refit_params
 
 
@@ -262,3 +264,24 @@ def test_where_passes_are_costly_the_kept_weights_are_fitted_by_small_batches(mo
     assert all(np.array_equal(mask.kept[name], same.kept[name]) for name in mask.kept)
     distance = [distance_to(network, [inputs], params=network.replace(found).params) for found in (walked, fitted)]
     assert distance[1] < distance[0]
+
+
+def test_layers_see_the_pruned_or_the_dense_network():
+    """With the pruned network's inputs later layers make up for earlier ones; the dense network's say nothing of those."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 8)).astype(np.float32)
+    params = {"first": {"kernel": rng.normal(size=(8, 8)) / 3}, "out": {"kernel": rng.normal(size=(8, 2)) / 3}}
+    params = jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), params)
+    model = from_function(lambda values, x, tap: tap.dense("out", jax.nn.relu(tap.dense("first", x))), params)
+    network = as_network(model, inputs)
+    target = np.asarray(network.apply(network.params, inputs))
+    errors = {}
+    for seen in ("pruned", "dense"):
+        _, pruned = prune(model, [inputs], keep={"first": 24}, polish=0, inputs=seen, ridge=1e-4, seed=0)
+        found = network.replace(pruned)
+        errors[seen] = np.square(np.asarray(found.apply(found.params, inputs)) - target).mean()
+        if seen == "dense":
+            np.testing.assert_allclose(pruned["out"]["kernel"], params["out"]["kernel"], atol=1e-3)
+    assert errors["pruned"] < errors["dense"]
+    with pytest.raises(ValueError, match="inputs is 'both'"):
+        prune(model, [inputs], keep=0.5, inputs="both", seed=0)
