@@ -5,8 +5,7 @@ them. A loss brings F as a factor, F_n = Σ_c s_nc s_ncᵀ, so that one backward
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -29,23 +28,6 @@ class Loss:
 
     def __repr__(self) -> str:
         return f"Loss({self.name!r})"
-
-
-@cache
-def softened(loss: Loss, temperature: float = 2.0) -> Loss:
-    """A loss whose curvature is taken at the outputs divided by a temperature.
-
-    The curvature of cross-entropy at a trained network is that of the few examples it is unsure of. At a higher temperature
-    more examples speak, which generalizes better: with 5 % of MLPNet's weights fitted to 20,000 images it classifies 94.46,
-    94.69 and 94.62 % of other images at temperatures of 1, 2 and 3 (one seed).
-
-    Example:
-        >>> outputs = jnp.array([[8.0, 0.0]])
-        >>> [round(float(abs(loss.curvature_factor(outputs)).max()), 3) for loss in (cross_entropy, softened(cross_entropy))]
-        [0.018, 0.132]
-    """
-    factor = loss.curvature_factor
-    return replace(loss, name=f"{loss.name} at {temperature:g}", curvature_factor=lambda outputs: factor(outputs / temperature))
 
 
 def _cross_entropy_value(outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch"]) -> Float[Array, "batch"]:

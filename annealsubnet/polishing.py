@@ -27,7 +27,7 @@ from annealsubnet.statistics.weight_distance import distance_to
 
 logger = logging.getLogger(__name__)
 
-_MEMBERS, _OTHERS = 1200, 1200
+_MEMBERS, _OTHERS = 800, 800
 """Weights of both kinds that take part in one exchange: their moments are that many numbers squared."""
 _ROWS_A_MEMBER = 5
 """Rows of the model for each member that is refitted in it, at least."""
@@ -90,7 +90,8 @@ def polish_weights(
     values.append(task.distance(params))
     ridge = _RIDGE
     for number in range(rounds if budget.scope != "neuron" else 0):
-        candidates = [task.exchange(masks, params, tried, seed + 101 * number) for tried in (ridge * _SPREAD, ridge / _SPREAD)]
+        problems = task.problems(masks, params, seed + 101 * number)
+        candidates = [task.exchange(problems, masks, params, tried) for tried in (ridge * _SPREAD, ridge / _SPREAD)]
         fits = [task.fit(*candidate, steps=_STEPS, products=_PRODUCTS) for candidate in candidates]
         distances = [task.distance(fit) for fit in fits]
         best = int(np.argmin(distances))
@@ -141,19 +142,37 @@ class _Task:
         )
         return fit.params
 
-    def exchange(self, masks: Masks, params: Params, ridge: float, seed: int) -> tuple[Masks, Params]:
-        """One selection within each group of layers."""
+    def problems(self, masks: Masks, params: Params, seed: int) -> list["_Problem"]:
+        """The joint problem of each group of layers, the others as they are."""
+        found = []
         for place, (names, _) in enumerate(groups_of(self.budget)):
             drawn = seed + 7 * place
             shared: dict[str, Any] = {"params": params, "target_params": self.target, "loss": self.loss, "seed": drawn}
             joint = measure_joint(self.network, self.examples, names, masks, **shared)
             active = _active(joint)
+            rows = max(4000, _ROWS_A_MEMBER * int(joint.members[active].sum()))
+            found.append(_Problem(joint, active, joint_moments(joint, self.examples, active, rows=rows, **shared), drawn))
+        return found
+
+    def exchange(self, problems: list["_Problem"], masks: Masks, params: Params, ridge: float) -> tuple[Masks, Params]:
+        """The answers to all problems with one ridge."""
+        for problem in problems:
+            joint, active = problem.joint, problem.active
             count = int(joint.members[active].sum())
-            rows = max(4000, _ROWS_A_MEMBER * count)
-            gram = joint_moments(joint, self.examples, active, rows=rows, **shared)
-            chosen = select_jointly(joint, active, gram, count, ridge=ridge, choice=self.choice, seed=drawn, start="present")
+            shared: dict[str, Any] = {"ridge": ridge, "choice": self.choice, "seed": problem.seed}
+            chosen = select_jointly(joint, active, problem.gram, count, start="present", **shared)
             masks, params = joint.replaced(masks, params, *chosen)
         return masks, params
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Weights that may be exchanged, and their moments."""
+
+    joint: Joint
+    active: np.ndarray
+    gram: np.ndarray
+    seed: int
 
 
 def _active(joint: Joint) -> np.ndarray:

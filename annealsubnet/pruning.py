@@ -22,7 +22,7 @@ from annealsubnet.evaluation import operations
 from annealsubnet.frozen import select_frozen
 from annealsubnet.frozen_weights import select_frozen_weights
 from annealsubnet.gradual import Trained, Training, train_kept
-from annealsubnet.losses import Loss, cross_entropy, softened
+from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.patterns import parse_pattern, pattern_budget
@@ -234,7 +234,7 @@ class _Course:
             target_params=target,
             rounds=self.polish,
             choice=self.choice,
-            loss=softened(self.loss),
+            loss=self.loss,
             seed=self.seed,
         )
         return polished.kept, polished.params

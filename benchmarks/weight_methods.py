@@ -17,7 +17,6 @@ from flax import nnx
 
 from annealsubnet import Mask, baselines, prune, thin
 from annealsubnet.fitting import fit_network
-from annealsubnet.losses import cross_entropy, softened
 from annealsubnet.networks import Network
 from annealsubnet.refitting import refit_params
 from annealsubnet.statistics.weight_distance import distance_to
@@ -30,7 +29,7 @@ STAGES, BUDGET = 15, 240_000
 """Of gradual pruning; the budget is of examples read, forward or back, each pass counted."""
 LOOKED_AT, TRAINED_ON = 1_000, 13_760
 """Examples of a stage that ours looks at (in three passes), and that all methods which look at any train on."""
-RAMP, LEARNING_RATE, BATCH = 0.7, 2e-3, 16
+RAMP, LEARNING_RATE, BATCH = 0.6, 2e-3, 16
 """The share of stages in which weights go, and Adam, the same for all, best on validation images among those tried."""
 
 
@@ -145,11 +144,10 @@ def common_refit(network: Network, mask: Mask, own: Any, batches: Any, *, steps:
         The refitted network, and how many examples the second part read (the first reads `batches`).
     """
     starts = [refit_params(network, mask, batches), mask.multiply(network.replace(own).params)]
-    loss = softened(cross_entropy)
-    params = min(starts, key=lambda params: distance_to(network, batches, params=params, loss=loss))
+    params = min(starts, key=lambda params: distance_to(network, batches, params=params))
     if steps == 0:
         return network.replace(network.model.export(params)), 0
-    fitted = fit_network(network, mask, list(batches), params=params, steps=steps, loss=loss)
+    fitted = fit_network(network, mask, list(batches), params=params, steps=steps)
     return network.replace(network.model.export(fitted.params)), fitted.examples
 
 
