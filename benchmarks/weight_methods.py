@@ -58,9 +58,9 @@ class Counted:
 def ours() -> dict[str, Method]:
     """Annealed selection, its control at temperature zero, and both without the exchanges over all layers that follow."""
     return {
-        "annealed": partial(prune, polish=3),
+        "annealed": partial(prune, polish=3, effort=5),
         "descent": partial(prune, polish=3, effort=0),
-        "annealed by neuron": partial(prune, polish=0),
+        "annealed by neuron": partial(prune, polish=0, effort=5),
         "descent by neuron": partial(prune, polish=0, effort=0),
     }
 
