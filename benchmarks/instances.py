@@ -10,6 +10,8 @@ PATH holds bqp.npz, gset.npz and best_known.json; by default $ANNEALSUBNET_DATA/
   to the same value.
 - gset: gap to the best known cut after a given time, on all processors, with the gap at fractions of that time.
 - --export writes a hundred local problems of real networks as BQM files with their best energies.
+
+Rows that are in the folder already are not measured again.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,26 +91,38 @@ def tabu_time(bqm: dimod.BinaryQuadraticModel, best: float, seed: int, limit: fl
     return float(np.median(times))
 
 
-def bqp(instances: dict[str, Any], *, schedule: dict[str, int], quick: bool, seed: int) -> list[Row]:
-    """One row an instance."""
-    rows = []
+def bqp(instances: dict[str, Any], earlier: list[Row], *, schedule: dict[str, int], quick: bool, seed: int) -> Iterator[Row]:
+    """One row an instance that `earlier` does not have."""
+    done = {row["instance"] for row in earlier}
     for name, (bqm, best) in instances.items():
-        if not name.startswith("bqp") or (quick and not name.endswith(".1")):
+        if not name.startswith("bqp") or name in done or (quick and not name.endswith(".1")):
             continue
         seconds, hits, a_read = solved_time(bqm, best, schedule, seed, 10.0)
         tabu = tabu_time(bqm, best, seed, 2.0 if quick else 5.0, 1 if quick else 5)
         row = {"section": "bqp", "instance": name, "variables": bqm.num_variables, "best_known": -best}
-        rows.append(row | {"seconds": seconds, "hits": hits, "seconds_a_read": a_read, "tabu_seconds": tabu})
         print(f"{name}: {seconds:.4f} s to target, {hits:.0%} of reads; tabu {tabu:.3f} s", flush=True)
-    if rows:
-        ratios = [row["tabu_seconds"] / row["seconds"] for row in rows]
-        largest = max(row["variables"] for row in rows)
-        at_largest = [ratio for ratio, row in zip(ratios, rows, strict=True) if row["variables"] == largest]
-        print(
-            f"{len(rows)} instances: longest {max(row['seconds'] for row in rows):.3f} s; tabu takes {np.median(ratios):.1f} "
-            f"times as long in the median, {np.median(at_largest):.1f} times at {largest} variables"
+        yield row | {"seconds": seconds, "hits": hits, "seconds_a_read": a_read, "tabu_seconds": tabu}
+
+
+def summary(rows: list[Row]) -> str:
+    """What the rows say, in a line for bqp and one a sampler for the graphs."""
+    lines = []
+    solved = [row for row in rows if row["section"] == "bqp"]
+    if solved:
+        ratios = [float(row["tabu_seconds"]) / float(row["seconds"]) for row in solved]
+        largest = max(int(row["variables"]) for row in solved)
+        at_largest = [ratio for ratio, row in zip(ratios, solved, strict=True) if int(row["variables"]) == largest]
+        lines.append(
+            f"{len(solved)} instances: longest {max(float(row['seconds']) for row in solved):.3f} s; tabu takes "
+            f"{np.median(ratios):.1f} times as long in the median, {np.median(at_largest):.1f} times at {largest} variables"
         )
-    return rows
+    graphs = [row for row in rows if row["section"] == "gset"]
+    for sampler in dict.fromkeys(row["sampler"] for row in graphs):
+        own = [row for row in graphs if row["sampler"] == sampler]
+        last = {row["instance"]: float(row["gap"]) for row in own}  # gaps never rise: the last is the lowest
+        listed = ", ".join(f"{instance} {gap:.3f}" for instance, gap in last.items())
+        lines.append(f"{sampler}: median gap {np.median(list(last.values())):.3f} % ({listed})")
+    return "\n".join(lines)
 
 
 def courses(bqm: dimod.BinaryQuadraticModel, seed: int) -> dict[str, Callable[[int, int, float], float]]:
@@ -133,21 +147,24 @@ def courses(bqm: dimod.BinaryQuadraticModel, seed: int) -> dict[str, Callable[[i
         from openjij import SASampler
     except ImportError:
         return runs
-    runs["openjij"] = lambda num_sweeps, turn, left: float(
-        SASampler().sample(bqm, num_reads=4, num_sweeps=num_sweeps, seed=seed + turn).record.energy.min()
+    runs["openjij"] = lambda num_sweeps, turn, left: float(  # one read a call: for one seed all its reads are the same
+        SASampler().sample(bqm, num_reads=1, num_sweeps=num_sweeps, seed=seed + turn).record.energy.min()
     )
     return runs
 
 
-def gset(instances: dict[str, Any], *, quick: bool, seed: int, seconds: float, samplers: list[str]) -> list[Row]:
-    """Gap against time: each sampler repeats rounds of ever more sweeps until its time is up."""
-    rows = []
+def gset(
+    instances: dict[str, Any], earlier: list[Row], *, quick: bool, seed: int, seconds: float, samplers: list[str]
+) -> Iterator[list[Row]]:
+    """Gap against time: each sampler repeats rounds of ever more sweeps until its time is up; yields its rows on one graph."""
+    done = {(row["instance"], row.get("sampler")) for row in earlier}
     for name, (bqm, best) in instances.items():
         if not name.startswith("G") or (quick and name not in ("G11", "G43")):
             continue
         for sampler, run in courses(bqm, seed).items():
-            if sampler not in samplers:
+            if sampler not in samplers or (name, sampler) in done:
                 continue
+            rows: list[Row] = []
             start, lowest, turn, num_sweeps = time.perf_counter(), math.inf, 0, 100
             while (elapsed := time.perf_counter() - start) < seconds:
                 round_start = time.perf_counter()
@@ -161,7 +178,7 @@ def gset(instances: dict[str, Any], *, quick: bool, seed: int, seconds: float, s
                 if time.perf_counter() - round_start < seconds / 4:
                     num_sweeps *= 2
             print(f"{name} {sampler}: gap {rows[-1]['gap']:.3f} % after {rows[-1]['seconds']:.0f} s", flush=True)
-    return rows
+            yield rows
 
 
 def export(folder: Path, seed: int) -> None:
@@ -235,14 +252,22 @@ def main() -> None:
     for bqm in first.values():
         Annealer().sample(bqm, num_reads=16, num_sweeps=2, num_tabu_sweeps=1, seed=0)
     schedule = {"num_sweeps": chosen.num_sweeps, "num_tabu_sweeps": chosen.num_tabu_sweeps}
-    rows = bqp(instances, schedule=schedule, quick=chosen.quick, seed=chosen.seed) if "bqp" in chosen.sections else []
+    results = chosen.out / "results.csv"
+    rows: list[Row] = list(csv.DictReader(results.read_text().splitlines())) if results.exists() else []
+    if "bqp" in chosen.sections:
+        for row in bqp(instances, rows[:], schedule=schedule, quick=chosen.quick, seed=chosen.seed):
+            rows.append(row)
+            write_rows(rows, results)
     if "gset" in chosen.sections:
+        options = {"quick": chosen.quick, "seed": chosen.seed, "samplers": chosen.samplers}
         seconds = min(chosen.seconds, 3.0) if chosen.quick else chosen.seconds
-        rows += gset(instances, quick=chosen.quick, seed=chosen.seed, seconds=seconds, samplers=chosen.samplers)
-    write_rows(rows, chosen.out / "results.csv")
+        for course in gset(instances, rows[:], seconds=seconds, **options):
+            rows += course
+            write_rows(rows, results)
+    print(summary(rows))
     config = {"seed": chosen.seed, "bqp": schedule, "quick": chosen.quick, "seconds": chosen.seconds, **machine()}
     (chosen.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    draw(chosen.out / "results.csv", chosen.out / "instances.png")
+    draw(results, chosen.out / "instances.png")
 
 
 if __name__ == "__main__":

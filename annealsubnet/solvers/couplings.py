@@ -14,9 +14,11 @@ from numba.extending import overload, register_jitable
 
 from annealsubnet.solvers.vectors import add_row
 
-OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-# For functions that only compiled code calls: without the wrappers for Python, which take a third of the compilation.
-INNER: dict[str, Any] = OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+# For functions that only compiled code calls: without the wrapper for Python (a third of the compilation, with that for C).
+INNER: dict[str, Any] = OPTIONS | {"no_cpython_wrapper": True}
+# For inner functions with one caller, inlined before compilation: else they are compiled by themselves and in all above them.
+INLINED: dict[str, Any] = INNER | {"inline": "always"}
 
 
 def add_coupling_row(couplings, i, factor, fields):

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from annealsubnet.solvers.select_refit_anneal import curve_columns, eliminate_columns, solve_columns
+from annealsubnet.solvers.select_refit_kernels import State, new_state, set_members
 from annealsubnet.solvers.select_refit_problem import (
     BoolArray,
     Effort,
@@ -164,15 +165,23 @@ def _solve_side(
     active = sizes if stays else inputs - sizes
     cap = schedule.per_group if stays else schedule.group_size - schedule.per_group
     sign = 1.0 if stays else -1.0
-    given = np.zeros((chosen.size, inputs), np.bool_) if starts is None else starts == stays
+    members = None if starts is None else [np.flatnonzero(start == stays) for start in starts]
     marked, counters = np.zeros((chosen.size, inputs), np.bool_), np.zeros((chosen.size, 3), np.int64)
 
-    def run(lo: int, hi: int) -> None:
-        part = slice(lo, hi)
+    def solve(part: slice, state: State) -> None:
         solve_columns(
-            side.gram, columns[part], active[part], sign, schedule.group_size, cap, given[part], starts is not None,
-            seeds[part], schedule.num_reads, schedule.temperatures, marked[part], counters[part],
+            side.gram, columns[part], active[part], sign, schedule.group_size, cap, members is not None,
+            seeds[part], schedule.num_reads, schedule.temperatures, state, marked[part], counters[part],
         )  # fmt: skip
+
+    def run(lo: int, hi: int) -> None:
+        state = new_state(max(1, int(active[lo:hi].max())), inputs)
+        if members is None:
+            solve(slice(lo, hi), state)
+            return
+        for n in range(lo, hi):
+            set_members(side.gram, columns[n], members[n], state)
+            solve(slice(n, n + 1), state)
 
     in_threads(run, chosen.size, num_threads)
     return (marked if stays else ~marked), counters
@@ -238,7 +247,8 @@ def _forward_order(
 
     def run(lo: int, hi: int) -> None:
         part = slice(lo, hi)
-        curve_columns(regression.gram, regression.columns[part], size, sign, group_size, cap, order[part], values[part])
+        state = new_state(size, inputs)
+        curve_columns(regression.gram, regression.columns[part], size, sign, group_size, cap, state, order[part], values[part])
 
     in_threads(run, count, num_threads)
     return order, values

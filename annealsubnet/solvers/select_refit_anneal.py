@@ -15,23 +15,21 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import INNER, OPTIONS
+from annealsubnet.solvers.couplings import INLINED, INNER, OPTIONS
 from annealsubnet.solvers.select_refit_kernels import (
     BARRED,
     FLOOR,
     MATH,
     State,
-    UintArray,
     copy_integers,
     drift,
     exchange,
     grow,
     median_of,
-    new_state,
     next_uniform,
     rebuild,
 )
-from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
+from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray, UintArray
 
 _REFRESH = 64  # exchanges between two measurements of the drift
 _DRIFT = 1e-9  # of the largest |c|: beyond it the inverse is recomputed
@@ -50,6 +48,7 @@ class Task(NamedTuple):
         sign: 1 to maximize F, -1 to minimize it.
         tolerance: a change of F that is rounding.
         random: `[1]` state of the random stream.
+        watched: `[1]` exchanges that had been made when the drift was last measured.
         counters: `[3]` replacements evaluated, exchanges made, inverses recomputed.
     """
 
@@ -60,6 +59,7 @@ class Task(NamedTuple):
     sign: float
     tolerance: float
     random: UintArray
+    watched: IntArray
     counters: IntArray
 
 
@@ -114,17 +114,7 @@ def _index_of(value: float, lo: int, hi: int, state: State) -> int:
     return lo
 
 
-@njit(**INNER)
-def _exchange(a: int, j: int, task: Task, state: State) -> None:
-    """Replace the member in slot a by input j, watching the rounding errors."""
-    exchange(task.gram, a, j, task.size, state)
-    task.counters[1] += 1
-    if task.counters[1] % _REFRESH == 0 and drift(task.gram, task.column, task.size, state) > _DRIFT:
-        rebuild(task.gram, task.column, task.size, state)
-        task.counters[2] += 1
-
-
-@njit(**INNER)
+@njit(**INLINED)
 def _visit(a: int, temperature: float, task: Task, state: State) -> float:
     """Offer member a every replacement; how much sign * F changed (0 where it stays)."""
     leaving = state.active[a]
@@ -141,15 +131,16 @@ def _visit(a: int, temperature: float, task: Task, state: State) -> float:
     if j == leaving:
         return 0.0
     change = state.score[j] - stay
-    _exchange(a, j, task, state)
+    exchange(task.gram, a, j, task.size, state)
+    task.counters[1] += 1
     return change
 
 
 @njit(**INNER)
-def _descend(visits: int, temperature: float, task: Task, state: State) -> None:
+def _walk(visits: int, temperature: float, task: Task, state: State) -> bool:
     """Visits to random members at a temperature, then exchanges at zero until no member has a better replacement.
 
-    Both in one loop, so that LLVM inlines a visit once.
+    Both in one loop, so that a visit is compiled once. False where it was left because rounding errors have grown.
     """
     since, step = 0, -visits
     while since < task.size:
@@ -157,6 +148,21 @@ def _descend(visits: int, temperature: float, task: Task, state: State) -> None:
         change = _visit(a, 0.0 if step >= 0 else temperature, task, state)
         since = since + 1 if step >= 0 and change <= 0.0 else 0
         step += 1
+        if task.counters[1] >= task.watched[0] + _REFRESH:
+            task.watched[0] = task.counters[1]
+            if drift(task.gram, task.column, task.size, state) > _DRIFT:
+                return False
+    return True
+
+
+@njit(**INLINED)
+def _descend(visits: int, temperature: float, task: Task, state: State) -> None:
+    """A walk to its end; it goes on from a recomputed state, at zero, wherever rounding errors have grown."""
+    left = visits
+    while not _walk(left, temperature, task, state):
+        rebuild(task.gram, task.column, task.size, state)
+        task.counters[2] += 1
+        left = 0
 
 
 @njit(**INNER)
@@ -192,12 +198,13 @@ def _return_to(saved: IntArray, marks: IntArray, task: Task, state: State) -> No
                 b += 1
             marks[state.active[a]] = 0
             marks[saved[b]] = 0
-            _exchange(a, saved[b], task, state)
+            exchange(task.gram, a, saved[b], task.size, state)
+            task.counters[1] += 1
     for b in range(task.size):
         marks[saved[b]] = 0
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, marks: IntArray, found: IntArray) -> float:
     """One read, of a reheating and a descent at each temperature (times `scale`); the best value, and its set in `found`."""
     saved = np.empty(task.size, np.int64)
@@ -219,13 +226,13 @@ def _anneal(temperatures: FloatArray, scale: float, task: Task, state: State, ma
     return best
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _solve(seed: int, num_reads: int, temperatures: FloatArray, task: Task, state: State, best_active: IntArray) -> None:
     """Descent from the state, then `num_reads` annealings from that optimum; the best set in `best_active`."""
     found, first = np.empty(task.size, np.int64), np.empty(task.size, np.int64)
     marks = np.zeros(task.column.size, np.int64)
     best = _value(task.column, task.size, task.sign, state)
-    _descend(0, 0.0, task, state)
+    _descend(np.int64(0), 0.0, task, state)
     value = _value(task.column, task.size, task.sign, state)
     if value > best:
         best = value
@@ -251,40 +258,32 @@ def solve_columns(
     sign: float,
     group_size: int,
     group_cap: int,
-    starts: BoolArray,
     given: bool,
     seeds: UintArray,
     num_reads: int,
     temperatures: FloatArray,
+    state: State,
     chosen: BoolArray,
     counters: IntArray,
 ) -> None:
-    """Best active set of each row of `columns` (its own problem): `chosen[n]` marks the members.
+    """Best active set of each row of `columns` (its own problem): `chosen[n]`, all False before, marks the members.
 
-    `chosen` comes in as all False; `starts[n]` marks the members to start from where `given`, else growth starts.
+    `state` has room for the largest set. Where `given` it holds the start, of the one row there is; else growth starts.
     """
-    inputs, largest = gram.shape[0], np.int64(1)
-    for n in range(sizes.size):
-        largest = max(largest, sizes[n])
-    state, random = new_state(largest, inputs), np.empty(1, np.uint64)
-    best_active, curve = np.empty(largest, np.int64), np.empty(inputs + 1)
+    inputs = gram.shape[0]
+    best_active, curve = np.empty(state.active.size, np.int64), np.empty(inputs + 1)
+    random, watched = np.empty(1, np.uint64), np.zeros(1, np.int64)
     for n in range(columns.shape[0]):
         q, c = sizes[n], columns[n]
         if q == 0:
             continue
-        if given:
-            b = 0
-            for j in range(inputs):
-                if starts[n, j]:
-                    state.active[b] = j
-                    b += 1
-            rebuild(gram, c, q, state)
-        else:
+        if not given:
             grow(gram, c, q, sign, group_size, group_cap, state, curve)
         copy_integers(best_active, state.active, q)
         if q < inputs:
             tolerance = _TIE * abs(_value(c, q, sign, state))
-            task = Task(gram, c, q, group_size, sign, tolerance, random, counters[n])
+            watched[0] = counters[n, 1]
+            task = Task(gram, c, q, group_size, sign, tolerance, random, watched, counters[n])
             _solve(seeds[n], num_reads, temperatures, task, state, best_active)
         for b in range(q):
             chosen[n, best_active[b]] = True
@@ -350,11 +349,11 @@ def curve_columns(
     sign: float,
     group_size: int,
     group_cap: int,
+    state: State,
     orders: IntArray,
     values: FloatArray,
 ) -> None:
     """Greedy growth of each row of `columns` to `size` members: `orders[n]` as they enter, `values[n, q]` F with q of them."""
-    state = new_state(size, gram.shape[0])
     for n in range(columns.shape[0]):
         grow(gram, columns[n], size, sign, group_size, group_cap, state, values[n])
         copy_integers(orders[n], state.active, size)

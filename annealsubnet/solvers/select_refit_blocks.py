@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from annealsubnet.solvers.couplings import INNER
+from annealsubnet.solvers.couplings import INLINED, INNER, OPTIONS
 from annealsubnet.solvers.select_refit_kernels import FLOOR, MATH, copy_floats, fill
 from annealsubnet.solvers.select_refit_problem import BoolArray, FloatArray, IntArray
 
@@ -72,7 +72,7 @@ def _subtract_product(target: FloatArray, left: FloatArray, right: FloatArray) -
                 row[j] -= factor * other[j]
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _inputs_of(units: IntArray, offsets: IntArray) -> IntArray:
     """All inputs of `units`, in order."""
     count = 0
@@ -87,7 +87,7 @@ def _inputs_of(units: IntArray, offsets: IntArray) -> IntArray:
     return inputs
 
 
-@njit(**INNER)
+@njit(**OPTIONS)
 def pivot(units: IntArray, tableau: Tableau) -> None:
     """Add the `units` that are outside and remove those that are inside, in one step."""
     swept, outer, right, offsets, inside = tableau
@@ -136,7 +136,7 @@ def _negate(i: int, matrix: FloatArray) -> None:
         matrix[n, i] *= -1.0
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _update_right(right: FloatArray, inputs: IntArray, z_rows: FloatArray) -> None:
     """Y loses Z Y_K."""
     rows = np.empty((inputs.size, right.shape[1]))
@@ -145,7 +145,7 @@ def _update_right(right: FloatArray, inputs: IntArray, z_rows: FloatArray) -> No
     _subtract_product(right, z_rows, rows)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _update_outer(outer: FloatArray, inputs: IntArray, z_rows: FloatArray) -> None:
     """W of Y - Z Y_K: W loses Z Q + (Z Q)' with Q = W_K: - W_KK Z' / 2."""
     size = inputs.size
@@ -230,6 +230,13 @@ def own_value(u: int, tableau: Tableau, scratch: FloatArray) -> float:
     return max(_worth(scratch, size, width), 0.0)
 
 
+@njit(**OPTIONS)
+def own_values(tableau: Tableau, scratch: FloatArray, values: FloatArray) -> None:
+    """`own_value` of every unit into `values`."""
+    for u in range(values.size):
+        values[u] = own_value(u, tableau, scratch)
+
+
 @njit(**INNER, fastmath=MATH)
 def _pair_value(v: int, u: int, slopes: FloatArray, tableau: Tableau, scratch: FloatArray) -> float:
     """What block v is worth after a pivot on block u alone; `slopes` is (A_uu)^-1 A_u:."""
@@ -278,7 +285,7 @@ def _mark_largest(values: FloatArray, limit: int, marked: BoolArray) -> None:
             marked[chosen] = True
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def _shortlist(u: int, limit: int, tableau: Tableau, worth: FloatArray, marked: BoolArray) -> None:
     """Mark units of the other side to price exactly: half by their own worth, half by their coupling to u."""
     swept, offsets, inside = tableau.swept, tableau.offsets, tableau.inside
@@ -302,7 +309,7 @@ def _shortlist(u: int, limit: int, tableau: Tableau, worth: FloatArray, marked: 
     _mark_largest(couplings, limit - limit // 2, marked)
 
 
-@njit(**INNER)
+@njit(**OPTIONS)
 def price(u: int, limit: int, tableau: Tableau, worth: FloatArray, score: FloatArray, scratch: FloatArray) -> tuple[float, int]:
     """Worth of the exchanges of u into `score`, with the sign that makes the largest the best; the same of leaving u as it is.
 

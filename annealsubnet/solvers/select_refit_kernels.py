@@ -21,18 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from annealsubnet.solvers.couplings import INNER
-from annealsubnet.solvers.select_refit_problem import FloatArray, IntArray
-
-UintArray = NDArray[np.uint64]
+from annealsubnet.solvers.couplings import INNER, OPTIONS
+from annealsubnet.solvers.select_refit_problem import FloatArray, IntArray, UintArray
 
 # Neither "reassoc" nor "contract": a caller's own copy of an inner kernel and the kernel compiled by itself would round
 # differently, and which of them runs depends on whether the code was compiled in this process or comes from the cache.
 MATH = {"nsz", "nnan"}
 BARRED = -1e300
-_BLAS = 96  # members from which on a state is recomputed by matrix products
 FLOOR = 1e-11  # a Schur diagonal below this (of 1) is a linear combination of the others up to rounding
 
 
@@ -107,9 +103,8 @@ def median_of(values: FloatArray, count: int) -> float:
     return values[count // 2]
 
 
-@njit(**INNER)
 def new_state(size: int, inputs: int) -> State:
-    """An unset `State` with room for `size` members of `inputs`."""
+    """An unset `State` with room for `size` members of `inputs`; made in Python, for numba takes long over allocations."""
     return State(
         np.zeros(size, np.int64),
         np.zeros((size, size)),
@@ -244,49 +239,38 @@ def exchange(gram: FloatArray, a: int, j: int, q: int, state: State) -> None:
     _enter(j, a, weight, state)
 
 
-@njit(**INNER, fastmath=MATH)
-def _rebuild_by_blas(gram: FloatArray, c: FloatArray, q: int, state: State) -> bool:
-    """`rebuild` by one inverse and one product; False where the members are nearly dependent."""
-    block, rows = np.empty((q, q)), np.empty((q, c.size))
-    for b in range(q):
-        copy_floats(rows[b], gram[state.active[b]])
-        for e in range(q):
-            block[b, e] = rows[b, state.active[e]]
-    inverse = np.linalg.inv(block)
-    for b in range(q):
-        if not 0.0 < inverse[b, b] < 1e-2 / FLOOR:
-            return False
-    product = np.dot(inverse, rows)
-    clear(c, state)
-    for b in range(q):
-        weight = 0.0
-        for e in range(q):
-            state.inverse[b, e] = 0.5 * (inverse[b, e] + inverse[e, b])
-            weight += state.inverse[b, e] * c[state.active[e]]
-        state.weights[b] = weight
-        target, row, source = state.rows[b], product[b], rows[b]
-        for i in range(c.size):
-            target[i] = row[i]
-            state.schur[i] -= source[i] * row[i]
-            state.residual[i] -= weight * source[i]
-    for b in range(q):
-        for e in range(q):
-            state.rows[e, state.active[b]] = 0.0
-    for b in range(q):
-        _enter(state.active[b], b, state.weights[b], state)
-    return True
-
-
-@njit(**INNER)
+@njit(**OPTIONS)
 def rebuild(gram: FloatArray, c: FloatArray, q: int, state: State) -> None:
-    """Recompute the state of the members in `state.active[:q]` from nothing."""
-    if q >= _BLAS and _rebuild_by_blas(gram, c, q, state):
-        return
+    """Recompute the state of the members in `state.active[:q]` from nothing, one after the other."""
     active = np.empty(q, np.int64)
     copy_integers(active, state.active, q)
     clear(c, state)
     for b in range(q):
         append(gram, active[b], b, state)
+
+
+def set_members(gram: FloatArray, c: FloatArray, members: IntArray, state: State) -> None:
+    """Make `members` the active set, by one inverse and one product in Python; by `rebuild` where they are nearly dependent."""
+    q, rows = members.size, gram[members]
+    state.active[:q] = members
+    try:
+        inverse = np.linalg.inv(rows[:, members])
+    except np.linalg.LinAlgError:
+        inverse = np.zeros((q, q))
+    diagonal = np.diag(inverse)
+    if not ((diagonal > 0.0) & (diagonal < 1e-2 / FLOOR)).all():
+        rebuild(gram, c, q, state)
+        return
+    inverse = 0.5 * (inverse + inverse.T)
+    solved = inverse @ rows
+    weights = inverse @ c[members]
+    state.residual[:] = c - weights @ rows
+    state.schur[:] = 1.0 - np.einsum("bi,bi->i", rows, solved)
+    solved[:, members] = np.eye(q)
+    state.inverse[:q, :q], state.rows[:q], state.weights[:q] = inverse, solved, weights
+    state.residual[members], state.schur[members] = 0.0, 1.0
+    state.barred[:] = 0.0
+    state.barred[members] = BARRED
 
 
 @njit(**INNER, fastmath=MATH)

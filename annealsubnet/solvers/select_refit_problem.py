@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+UintArray = NDArray[np.uint64]
 
 _HOT, _COLD = 0.4, 0.1  # tuned on the first layer of an MNIST network at 2, 5 and 10 % kept: see benchmarks/select_refit.py
 

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
 
-from annealsubnet.solvers.select_refit_blocks import Tableau
+from annealsubnet.solvers.select_refit_blocks import Tableau, own_values, pivot, price
 from annealsubnet.solvers.select_refit_problem import (
     BoolArray,
     Effort,
@@ -23,7 +23,7 @@ from annealsubnet.solvers.select_refit_problem import (
     seeds_of,
     to_regression,
 )
-from annealsubnet.solvers.select_refit_units_anneal import anneal, descend, move_to, scale_of, take_greedily
+from annealsubnet.solvers.select_refit_units_anneal import walk
 
 _TIE = 1e-11  # of the explained part: an improvement smaller than this is rounding
 
@@ -138,11 +138,10 @@ def unit_curve(
         weights = refit(regression, stays, regression.columns)
         return float(t.sum() - np.sum(weights * regression.columns))
 
-    grown, removed = np.zeros(count), np.zeros(count)
-    take_greedily(True, _swept(base, base.inside), grown)
+    grown = _take_greedily(_swept(base, base.inside), count, adds=True)
     curve = error(units < 0) + np.concatenate([[0.0], np.cumsum(grown)])
     if _is_definite(base):
-        take_greedily(False, _swept(base, ~base.inside), removed)
+        removed = _take_greedily(_swept(base, ~base.inside), count, adds=False)
         whole = error(np.ones(units.size, np.bool_))
         curve = np.minimum(curve, whole + np.concatenate([[0.0], np.cumsum(removed)])[::-1])
     return np.minimum.accumulate(np.maximum(curve, 0.0))
@@ -212,6 +211,43 @@ def _copy(tableau: Tableau) -> Tableau:
     return Tableau(swept.copy(), outer.copy(), right.copy(), offsets, inside.copy())
 
 
+def _scratch(tableau: Tableau) -> FloatArray:
+    """Room for the block of one unit and its right-hand sides."""
+    size = max(1, int(np.diff(tableau.offsets).max(initial=1)))
+    return np.zeros((size, size + tableau.right.shape[1]))
+
+
+def _take_greedily(tableau: Tableau, steps: int, *, adds: bool) -> FloatArray:
+    """Add the unit worth most, or remove the one worth least, `steps` times: what each did to the error."""
+    scratch, values, changes = _scratch(tableau), np.empty(tableau.inside.size), np.empty(steps)
+    for n in range(steps):
+        own_values(tableau, scratch, values)
+        candidates = np.flatnonzero(tableau.inside != adds)
+        worths = values[candidates]
+        chosen = candidates[np.argmax(worths) if adds else np.argmin(worths)]
+        pivot(np.array([chosen]), tableau)
+        changes[n] = -values[chosen] if adds else values[chosen]
+    return changes
+
+
+def _descend(base: Tableau, limit: int, tolerance: float, tableau: Tableau, counters: IntArray) -> None:
+    """Exchanges at temperature zero until no visit finds a better one."""
+    found = np.empty(base.inside.size, np.bool_)
+    walk(base, np.uint64(0), np.empty(0), limit, tolerance, _scratch(tableau), tableau, found, counters)
+
+
+def _scale_of(limit: int, tableau: Tableau) -> float:
+    """Median over the visited units of what their best exchange would cost, at a local optimum."""
+    inside = tableau.inside
+    scratch, score, worth, costs = _scratch(tableau), np.empty(inside.size), np.zeros(inside.size), []
+    own_values(tableau, scratch, worth)
+    for u in np.flatnonzero(inside == (2 * inside.sum() <= inside.size)):
+        stay, _ = price(u, limit, tableau, worth, score, scratch)
+        if stay - score.max() < 1e290:
+            costs.append(max(stay - score.max(), 0.0))
+    return sorted(costs)[len(costs) // 2] if costs else 0.0
+
+
 def _start(
     base: Tableau,
     num_kept: int,
@@ -233,12 +269,12 @@ def _start(
         raise ValueError(f'start is {start!r}; choose "auto", "forward", "backward" or a boolean array [unit].')
     if isinstance(start, str) and start != "backward":
         tableaus.append(_swept(base, base.inside))
-        take_greedily(True, tableaus[-1], np.empty(num_kept))
+        _take_greedily(tableaus[-1], num_kept, adds=True)
     if isinstance(start, str) and (start == "backward" or (start == "auto" and _is_definite(base))):
         tableaus.append(_swept(base, ~base.inside))
-        take_greedily(False, tableaus[-1], np.empty(base.inside.size - num_kept))
+        _take_greedily(tableaus[-1], base.inside.size - num_kept, adds=False)
     for tableau in tableaus:
-        descend(base, limit, tolerance, tableau, counters)
+        _descend(base, limit, tolerance, tableau, counters)
     return max(tableaus, key=lambda tableau: _explained(base, tableau.inside))
 
 
@@ -272,7 +308,7 @@ def _solve(
     """The best set of units over the first local optimum and `num_reads` annealings from it."""
     tolerance = _TIE * max(float(np.trace(base.outer) + np.sum(base.right**2)), 1e-300)
     first = _start(base, num_kept, start, limit, tolerance, counters[-1])
-    scale = scale_of(limit, first) if temperatures.size else 0.0
+    scale = _scale_of(limit, first) if temperatures.size else 0.0
     if not scale > tolerance:
         return first.inside
     seeds = seeds_of(seed, num_reads)
@@ -280,13 +316,15 @@ def _solve(
 
     def run(lo: int, hi: int) -> None:
         for read in range(lo, hi):
-            tableau = _copy(first)
-            found = first.inside.copy()
-            anneal(base, seeds[read], temperatures, scale, limit, tolerance, tableau, found, counters[read])
-            descend(base, limit, tolerance, tableau, counters[read])
+            tableau, found = _copy(first), first.inside.copy()
+            scratch = _scratch(tableau)
+            walk(base, seeds[read], scale * temperatures, limit, tolerance, scratch, tableau, found, counters[read])
             results[2 * read] = tableau.inside.copy()
-            if move_to(found, tableau):
-                descend(base, limit, tolerance, tableau, counters[read])
+            moves = np.flatnonzero(found != tableau.inside)
+            for u in moves:
+                pivot(np.array([u]), tableau)
+            if moves.size:
+                _descend(base, limit, tolerance, tableau, counters[read])
             results[2 * read + 1] = tableau.inside
 
     in_threads(run, num_reads, num_threads)
