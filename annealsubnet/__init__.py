@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from annealsubnet.gradual import Training
     from annealsubnet.masks import Mask, masked
     from annealsubnet.networks import Model, Network, from_function, from_linen
+    from annealsubnet.parameter_files import load_parameters, save_parameters
     from annealsubnet.problems import Problem
     from annealsubnet.pruning import prune
     from annealsubnet.refitting import refit
@@ -49,10 +50,12 @@ _HOME = {
     "find_ticket": "tickets",
     "from_function": "networks",
     "from_linen": "networks",
+    "load_parameters": "parameter_files",
     "masked": "masks",
     "prune": "pruning",
     "refit": "refitting",
     "renormalize": "renormalizing",
+    "save_parameters": "parameter_files",
     "shrink": "shrinking",
     "solve": "solvers",
     "thin": "thinning",
@@ -76,10 +79,12 @@ __all__ = [
     "from_function",
     "from_linen",
     "leap",
+    "load_parameters",
     "masked",
     "prune",
     "refit",
     "renormalize",
+    "save_parameters",
     "shrink",
     "solve",
     "testing",

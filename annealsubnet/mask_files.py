@@ -49,17 +49,18 @@ def write_mask(
         "shapes": shapes,
         "example": None if example is None else {"shape": example.shape, "dtype": str(example.dtype)},
     }
-    _write_whole(path, save(tensors, {_HEADER: json.dumps(header)}))
+    write_whole(path, save(tensors, {_HEADER: json.dumps(header)}))
 
 
-def _write_whole(path: Path, contents: bytes) -> None:
+def write_whole(path: Path, contents: bytes) -> None:
+    """Write a file through a temporary one beside it, so that it is whole or not there."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(contents)
             file.flush()
             os.fsync(file.fileno())
-            # A temporary file is its owner's alone; a mask is for whoever may read the folder.
+            # A temporary file is its owner's alone; this one is for whoever may read the folder.
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)

@@ -61,16 +61,18 @@ def local_problem(layer: Layer, neuron: int, kind: str, rng: np.random.Generator
 
 
 def local_problems(count: int, seed: int = 0) -> list[tuple[str, Problem]]:
-    """Named problems of at most 64 variables, kinds and layers in turn."""
+    """Named problems of at most 64 variables, kinds and layers in turn, no neuron of a kind twice (there are 244)."""
     rng = np.random.default_rng(seed)
     layers = digits_layers(seed)
-    problems = []
-    for index in range(count):
-        layer = layers[index % len(layers)]
-        kind = ("trained", "random")[(index // len(layers)) % 2]
-        neuron = (index // (2 * len(layers))) % layer.weights.shape[1]
-        problems.append((f"{layer.name}-{kind}-{index}", local_problem(layer, neuron, kind, rng)))
-    return problems
+    most = max(layer.weights.shape[1] for layer in layers)
+    cases = [(neuron, kind, layer) for neuron in range(most) for kind in ("trained", "random") for layer in layers]
+    cases = [case for case in cases if case[0] < case[2].weights.shape[1]]
+    if count > len(cases):
+        raise ValueError(f"count is {count}; these layers have {len(cases)} problems.")
+    return [
+        (f"{layer.name}-{kind}-{index}", local_problem(layer, neuron, kind, rng))
+        for index, (neuron, kind, layer) in enumerate(cases[:count])
+    ]
 
 
 def random_problems(count: int, size: int, seed: int = 0) -> list[tuple[str, Problem]]:

@@ -23,7 +23,7 @@ from annealsubnet.report.figures import accuracy_figure, png
 from annealsubnet.report.names import labels
 
 KEEPS = (0.75, 0.5, 0.25, 0.12)
-EPOCHS = {"mnist-mlp": (6, 2e-3), "mnist-cnn": (2, 3e-3), "digits-mlp": (40, 1e-3), "digits-cnn": (15, 1e-3)}
+EPOCHS = {"mnist-mlp": (6, 2e-3), "mnist-cnn": (2, 3e-3), "digits-mlp": (40, 1e-3), "digits-cnn": (40, 3e-3)}
 DESCENT = "descent"
 
 

@@ -6,7 +6,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Every annotated function in these modules is checked against its jaxtyping shapes by beartype while the tests run.
 # The solvers stay out: their numba kernels are compiled, not called.
@@ -17,6 +22,7 @@ CHECKED = (
     "networks",
     "mask_files",
     "masks",
+    "parameter_files",
     "budgets",
     "patterns",
     "losses",

@@ -18,6 +18,7 @@ ORDER = [
     "networks",
     "mask_files",
     "masks",
+    "parameter_files",
     "budgets",
     "patterns",
     "losses",

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -81,7 +81,7 @@ def prune(
         Refusal: They can't be carried out.
         ValueError, TypeError, OSError: As the package's functions raise them.
     """
-    stages = Stages()
+    stages, procedures = Stages(), procedures or report.PackageProcedures()
     output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
     folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
     quantum = leap_sampler(options) if methods is None else None
@@ -91,11 +91,12 @@ def prune(
     with stages.timed("load"):
         subject = subject_of(options)
     comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
-    story, masks = _story(plan, subject, comparison)
+    story, shown = _story(plan, subject, comparison)
+    files = _files(comparison, procedures, shown)
     _print_results(output, story)
     with stages.timed("draw and write"):
-        _write(folder, options, plan, subject, story, masks, stages, check_interrupt)
-    _print_files(output, folder, story, masks, stages)
+        _write(folder, options, plan, subject, story, files, stages, check_interrupt)
+    _print_files(output, folder, story, shown, stages)
     if quantum is not None:
         output.print(f"{quantum.story()}\n", width=_line(output))
 
@@ -141,7 +142,7 @@ def _compare(
     options: Prune,
     plan: report.Plan,
     subject: Subject,
-    procedures: report.Procedures | None,
+    procedures: report.Procedures,
     stages: Stages,
     check_interrupt: Callable[[], None],
 ) -> report.Comparison:
@@ -172,26 +173,30 @@ def _compare(
     return comparison
 
 
-def _story(
-    plan: report.Plan, subject: Subject, comparison: report.Comparison
-) -> tuple[report.Story, dict[str, tuple[str, report.Keep, Any]]]:
-    """The results with the masks that are worth keeping: for each unit the smallest that still does its work."""
-    pictures: dict[str, Any] = {}
-    masks: dict[str, tuple[str, report.Keep, Any]] = {}
-    for unit in plan.keeps:
-        keep = report.smallest_good(comparison.rows, unit, plan.kept_masks, refit=plan.stages[-1])
-        mask = comparison.masks[unit, keep]
-        pictures[unit] = (keep, mask.kept, subject.input_shape)
-        masks["mask.safetensors" if not masks else f"mask-{unit}.safetensors"] = (unit, keep, mask)
+def _story(plan: report.Plan, subject: Subject, comparison: report.Comparison) -> tuple[report.Story, dict[str, report.Keep]]:
+    """The results, and for each unit the smallest size that still does its work, whose mask and network are kept."""
+    shown = {unit: report.smallest_good(comparison.rows, unit, plan.kept_masks, refit=plan.stages[-1]) for unit in plan.keeps}
     story = report.Story(
         rows=comparison.rows,
         labels=names.labels(),
         ours=plan.kept_masks,
         network=subject.network,
         data=subject.data,
-        pictures=pictures,
+        pictures={unit: (keep, comparison.masks[unit, keep].kept, subject.input_shape) for unit, keep in shown.items()},
     )
-    return story, masks
+    return story, shown
+
+
+def _files(
+    comparison: report.Comparison, procedures: report.Procedures, shown: Mapping[str, report.Keep]
+) -> dict[str, Callable[[Path], None]]:
+    """What writes the masks and networks that are kept: mask.safetensors and pruned.safetensors are those of the first unit."""
+    files: dict[str, Callable[[Path], None]] = {}
+    for cell in shown.items():
+        unit, mask = f"-{cell[0]}" if files else "", comparison.masks[cell]
+        files[f"mask{unit}.safetensors"] = mask.save
+        files[f"pruned{unit}.safetensors"] = partial(procedures.save, comparison.networks[cell], mask)
+    return files
 
 
 def _print_results(output: Console, story: report.Story) -> None:
@@ -215,16 +220,16 @@ def _print_files(
     output: Console,
     folder: Path,
     story: report.Story,
-    masks: Mapping[str, tuple[str, report.Keep, Any]],
+    shown: Mapping[str, report.Keep],
     stages: Stages,
 ) -> None:
     """Where the files are."""
-    kept = "; ".join(f"{name} keeps {report.keep_label(keep)} of the {unit}s" for name, (unit, keep, _) in masks.items())
+    kept = " and ".join(f"{report.keep_label(keep)} of the {unit}s" for unit, keep in shown.items())
     label = story.labels.get(story.ours, story.ours)
     output.print(
         f"\nOpen {folder / 'report.html'} for the figure and everything else. In the same folder: results.csv with every "
-        f"number, accuracy.png and .svg, and the masks that “{label}” found with seed {story.seeds[0]} ({kept}). "
-        f"It took {sum(stages.seconds.values()):.0f} seconds.\n",
+        f"number, accuracy.png and .svg, and what “{label}” made with seed {story.seeds[0]}, keeping {kept}: "
+        f"mask*.safetensors and the networks, pruned*.safetensors. It took {sum(stages.seconds.values()):.0f} seconds.\n",
         width=_line(output),
     )
 
@@ -235,7 +240,7 @@ def _write(
     plan: report.Plan,
     subject: Subject,
     story: report.Story,
-    masks: Mapping[str, tuple[str, report.Keep, Any]],
+    files: Mapping[str, Callable[[Path], None]],
     stages: Stages,
     check_interrupt: Callable[[], None],
 ) -> None:
@@ -264,7 +269,7 @@ def _write(
         folder,
         story,
         report.Facts(command, asked, machine, stages.seconds),
-        masks={name: mask for name, (_, _, mask) in masks.items()},
+        files=files,
         config=config,
         overwrite=options.overwrite,
         check=check_interrupt,

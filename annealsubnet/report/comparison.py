@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -21,6 +22,7 @@ from flax import nnx
 from annealsubnet.batches import first_inputs
 from annealsubnet.evaluation import evaluate
 from annealsubnet.networks import Network, as_network
+from annealsubnet.parameter_files import save_parameters
 from annealsubnet.refitting import refit
 from annealsubnet.report.rows import DENSE, Keep, Row, summarize
 
@@ -57,6 +59,9 @@ class Procedures(Protocol):
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         """`model` under `mask`, its kept weights refitted, in a form that `evaluate` takes."""
 
+    def save(self, model: Any, mask: Any, path: Path) -> None:
+        """Write the parameters of `model` under `mask` to a file."""
+
 
 class PackageProcedures:
     """The package's own functions; networks of one architecture share what is compiled for the first of them."""
@@ -84,6 +89,10 @@ class PackageProcedures:
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         """`model` under `mask`, its kept weights refitted."""
         return model.replace(refit(model, mask, batches))
+
+    def save(self, model: Any, mask: Any, path: Path) -> None:
+        """Write the parameters of `model` under `mask`, in the form in which the model came."""
+        save_parameters(model.model.export(mask.multiply(model.params)), path)
 
 
 @dataclass(frozen=True)
@@ -117,10 +126,12 @@ class Comparison:
     Attributes:
         rows: every measurement; the dense network's once for each seed.
         masks: (unit, keep) to the mask that the method `Plan.kept_masks` chose with the first seed.
+        networks: (unit, keep) to the network of that mask, in the last stage.
     """
 
     rows: tuple[Row, ...]
     masks: Mapping[tuple[str, Keep], Any]
+    networks: Mapping[tuple[str, Keep], Any]
 
 
 def compare(
@@ -139,11 +150,12 @@ def compare(
         report: called before each choice of a mask with a sentence about it.
 
     Returns:
-        Rows in the order of trials, units, sizes, methods, stages; and masks.
+        Rows in the order of trials, units, sizes, methods, stages; masks and their networks.
     """
     procedures = procedures or PackageProcedures()
     rows: list[Row] = []
     masks: dict[tuple[str, Keep], Any] = {}
+    networks: dict[tuple[str, Keep], Any] = {}
     for number, given in enumerate(trials):
         trial = replace(given, model=procedures.prepare(given.model, given.calibration))
         seconds, dense = _timed(partial(procedures.evaluate, trial.model, trial.test))
@@ -151,11 +163,11 @@ def compare(
         rows.append(_row(("", 1.0, DENSE, trial.seed, False), (size, size), dense, (0.0, 0.0, seconds)))
         for unit, keep, method in _cells(plan):
             report(f"seed {trial.seed}: {unit}s, keep {keep}, {method}")
-            mask, measured = _measure(trial, plan, procedures, unit, keep, method)
+            mask, network, measured = _measure(trial, plan, procedures, unit, keep, method)
             rows.extend(measured)
             if number == 0 and method == plan.kept_masks:
-                masks[unit, keep] = mask
-    return Comparison(tuple(rows), masks)
+                masks[unit, keep], networks[unit, keep] = mask, network
+    return Comparison(tuple(rows), masks, networks)
 
 
 def smallest_good(rows: Sequence[Row], unit: str, method: str, *, refit: bool, tolerance: float = 0.01) -> Keep:
@@ -196,14 +208,16 @@ def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
     return ((unit, keep, method) for unit, keeps in plan.keeps.items() for keep in keeps for method in plan.methods[unit])
 
 
-def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str) -> tuple[Any, list[Row]]:
-    """The mask that `method` chose for the last stage, and a row for each stage."""
+def _measure(
+    trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str
+) -> tuple[Any, Any, list[Row]]:
+    """The mask that `method` chose for the last stage, the network there, and a row for each stage."""
     options = {"keep": keep, "unit": unit, "scope": plan.scopes.get(unit, "network"), "seed": trial.seed}
     choose = partial(plan.methods[unit][method], trial.model, trial.calibration, **options)
     if "refit" in signature(choose).parameters:
         choose = partial(choose, refit=plan.stages[-1])
     chosen, (mask, _) = _timed(choose)
-    rows = []
+    rows, model = [], trial.model
     for refitted in plan.stages:
         refitting, model = 0.0, trial.model
         if refitted:
@@ -211,7 +225,7 @@ def _measure(trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: 
         seconds, result = _timed(partial(procedures.evaluate, model, trial.test, mask))
         names = (unit, keep, method, trial.seed, refitted)
         rows.append(_row(names, (int(mask.kept_count), int(mask.size)), result, (chosen, refitting, seconds)))
-    return mask, rows
+    return mask, model, rows
 
 
 def _row(

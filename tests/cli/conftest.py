@@ -81,6 +81,9 @@ class FakeProcedures:
         list(batches)
         return model
 
+    def save(self, model: Any, mask: Any, path: Any) -> None:
+        path.write_bytes(b"network")
+
 
 def choose(model: Any, batches: Any, *, keep: Any, unit: str, scope: str, seed: int) -> tuple[FakeMask, Any]:
     """Random units."""

@@ -1,12 +1,15 @@
 """What the documentation shows: your own network and data, for NNX, Linen and a plain function."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from annealsubnet import cli
+from annealsubnet import Mask, cli, evaluate, load_parameters
+from annealsubnet.networks import as_model
 from annealsubnet.report import read_rows
 
 NNX = """
@@ -17,7 +20,7 @@ from sklearn.preprocessing import scale
 from annealsubnet.examples import train
 
 
-def wine(seed):
+def wine(seed=0):
     x, y = load_wine(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(scale(x).astype("float32"), y, random_state=seed)
     rngs = nnx.Rngs(seed)
@@ -49,6 +52,21 @@ def wine():
 """
 
 
+def check_saved_networks(rows) -> None:
+    """What the command saved is what it measured, in the form in which it came."""
+    import mine
+
+    model, _, test = mine.wine()
+    for row, suffix in zip(rows, ("", "-weight"), strict=True):
+        mask = Mask.load(f"annealsubnet-results/mask{suffix}.safetensors")
+        saved = as_model(model).replace(load_parameters(f"annealsubnet-results/pruned{suffix}.safetensors", model))
+        assert evaluate(saved, [test]).accuracy == row.accuracy
+        assert all(
+            (np.asarray(saved.params[path])[np.broadcast_to(~keep, saved.params[path].shape)] == 0).all()
+            for path, keep in mask.keeps().items()
+        )
+
+
 @pytest.mark.parametrize("code", [NNX, LINEN], ids=["nnx", "linen"])
 def test_your_own_network_is_pruned(tmp_path, monkeypatch, code, capsys) -> None:
     monkeypatch.chdir(tmp_path)
@@ -60,7 +78,25 @@ def test_your_own_network_is_pruned(tmp_path, monkeypatch, code, capsys) -> None
     assert rows[0].accuracy > 0.9 and len(rows) == 1 + 2 * 2 * 2
     annealed = [row for row in rows if row.method == "annealed" and row.refit]
     assert all(row.accuracy > 0.8 for row in annealed)
+    check_saved_networks(annealed)
     assert "mine:wine" in capsys.readouterr().out
+
+
+README = (Path(cli.__file__).parents[2] / "README.md").read_text()
+SHOWN = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def network()" in block]
+
+
+@pytest.mark.parametrize("code", SHOWN, ids=["nnx", "linen"])
+def test_the_networks_of_the_readme_are_pruned(tmp_path, monkeypatch, code) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("mine.py").write_text(code)
+    assert (
+        cli.main(["prune", "mine:network", "--seed", "0", "--method", "annealed", "magnitude", "--keep", ".5", "--quiet"]) == 0
+    )
+    rows = read_rows(Path("annealsubnet-results/results.csv"))
+    assert len(rows) == 1 + 2 * 2 * 2 and all(0 <= row.accuracy <= 1 for row in rows)
 
 
 def test_python_m_annealsubnet_is_the_command() -> None:

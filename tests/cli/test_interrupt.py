@@ -38,6 +38,8 @@ class Procedures:
         print("refitting", flush=True)
         time.sleep(float(sys.argv[2]))
         return model
+    def save(self, model, mask, path):
+        path.write_bytes(b"network")
 
 methods = {"annealed": lambda *words, **options: (Mask(), None)}
 action.prune = partial(action.prune, methods=methods, procedures=Procedures())

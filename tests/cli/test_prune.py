@@ -9,7 +9,7 @@ import pytest
 from annealsubnet.report import read_rows
 
 FILES = ["accuracy.png", "accuracy.svg", "config.json", "mask-weight.safetensors", "mask.safetensors"]
-FILES += ["report.html", "results.csv"]
+FILES += ["pruned-weight.safetensors", "pruned.safetensors", "report.html", "results.csv"]
 
 
 def test_the_bare_command_prunes_digits(command, capsys) -> None:

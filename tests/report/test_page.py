@@ -51,7 +51,7 @@ def written(rows, tmp_path) -> Path:
     )
     facts = Facts("annealsubnet prune 'a & b'", {"network": "mine"}, {"python": "3.11"}, {"load": 1.5, "prune": 2.0})
     mask = SimpleNamespace(save=lambda path: Path(path).write_bytes(b"mask"))
-    write_report(tmp_path / "out", story, facts, masks={"mask.safetensors": mask}, config={"seeds": [0, 1]})
+    write_report(tmp_path / "out", story, facts, files={"mask.safetensors": mask.save}, config={"seeds": [0, 1]})
     return tmp_path / "out"
 
 
@@ -96,5 +96,5 @@ def test_a_check_that_raises_leaves_no_folder(rows, tmp_path) -> None:
 
     story = Story(rows, {}, "annealed", "a network", "data", {})
     with pytest.raises(KeyboardInterrupt):
-        write_report(tmp_path / "out", story, Facts("", {}, {}, {}), masks={}, config={}, check=interrupted)
+        write_report(tmp_path / "out", story, Facts("", {}, {}, {}), files={}, config={}, check=interrupted)
     assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,7 @@ def test_optimum_by_enumeration(kind, density, vartype):
     states = all_states(16, vartype)
     if GROUPS[kind]:
         states = states[allowed(states, GROUPS[kind])]
-    for seed in range(7):
+    for seed in range(25):  # with both densities and vartypes a hundred of each kind
         bqm = random_bqm(16, seed, vartype=vartype, density=density, integer=seed % 2 == 1)
         found = Annealer().sample(bqm, groups=GROUPS[kind], num_reads=12, num_sweeps=200, seed=seed)
         assert found.first.energy == pytest.approx(bqm.energies((states, range(16))).min(), abs=1e-9)
@@ -83,10 +83,11 @@ def test_samples_follow_boltzmann(num_kept, density):
     assert stats.chisquare(observed, predicted).pvalue > 1e-3
 
 
-def test_bands_by_tree_decomposition():
+@pytest.mark.parametrize("seed", range(4))
+def test_bands_by_tree_decomposition(seed):
     from dwave.samplers import TreeDecompositionSolver
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     size, band = 100, 4
     pairs = [(i, j) for i in range(size) for j in range(i + 1, min(i + band, size))]
     bqm = dimod.BinaryQuadraticModel(
@@ -121,6 +122,16 @@ def test_scaling_by_powers_of_two_changes_nothing():
         scaled.scale(2.0**power)
         found = Annealer().sample(scaled, seed=0, num_reads=4, num_sweeps=50).record
         np.testing.assert_array_equal(reference.sample, found.sample)
+
+
+def test_scaling_by_any_factor_scales_the_best_energy():
+    bqm = random_bqm(24, 2)
+    options = {"num_reads": 10, "num_sweeps": 300, "seed": 0}
+    best = Annealer().sample(bqm, **options).first.energy
+    for factor in (0.37, 5e9):
+        scaled = bqm.copy()
+        scaled.scale(factor)
+        assert Annealer().sample(scaled, **options).first.energy == pytest.approx(factor * best)
 
 
 def test_relabelling_changes_nothing_and_spin_reversal_no_energy():

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from annealsubnet.solvers import Annealer
 from annealsubnet.solvers.schedules import default_beta_range
@@ -58,6 +59,21 @@ def test_neurons_share_one_matrix():
     x = shared.states.astype(float)
     expected = np.einsum("nri,nij,nrj->nr", x, full, x) + np.einsum("nri,ni->nr", x, linear)
     np.testing.assert_allclose(shared.energies, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_kept", [None, 2])
+def test_samples_follow_boltzmann(num_kept):
+    linear, couplings = random_problems([6], 3)
+    beta, count = 0.7, 20_000
+    options = {"beta_range": (beta, beta), "num_sweeps": 25, "num_kept": num_kept, "state": "last"}
+    found = Annealer().sample_many(linear, couplings, num_reads=count, seed=1, **options)
+    states = np.array(list(itertools.product((0, 1), repeat=6)))
+    states = states if num_kept is None else states[states.sum(axis=1) == num_kept]
+    code = 2 ** np.arange(6)
+    counts = np.bincount(found.states[0] @ code, minlength=64)[states @ code]
+    weights = np.exp(-beta * energies(states, linear[0], couplings[0]))
+    assert counts.sum() == count
+    assert stats.chisquare(counts, count * weights / weights.sum()).pvalue > 1e-3
 
 
 def test_threads_seeds_and_one_by_one():

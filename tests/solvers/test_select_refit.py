@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from annealsubnet.solvers.select_refit import error_curves, select_inputs, select_units, unit_curve
+from annealsubnet.solvers.select_refit_kernels import new_state, rebuild, set_members
 
 SUBSETS = np.array(list(combinations(range(20), 6)))
 
@@ -352,18 +353,41 @@ def test_splitting_starts_with_the_right_counts(pattern):
         assert (found.kept.reshape(10, 4, 5).sum(axis=1) == 2).all()
 
 
-def test_a_state_made_by_matrix_products_is_that_of_one_input_at_a_time():
-    """From 96 members on a given support is set up by BLAS; both ways must lead to the same descent."""
+@pytest.mark.parametrize("count", [1, 7, 30])
+def test_a_state_made_by_matrix_products_is_that_of_one_input_at_a_time(count):
+    gram, b, t = regression(0, inputs=40, columns=1, examples=100)
+    scale = np.sqrt(np.diag(gram))
+    gram, column = gram / scale / scale[:, None], b[:, 0] / scale
+    members = np.random.default_rng(count).permutation(40)[:count]
+    states = [new_state(32, 40), new_state(32, 40)]
+    set_members(gram, column, members, states[0])
+    states[1].active[:count] = members
+    rebuild(gram, column, count, states[1])
+    for name in ("active", "inverse", "rows", "weights", "residual", "schur", "barred"):
+        found, expected = (getattr(state, name) for state in states)
+        rows = slice(count) if name in ("active", "inverse", "rows", "weights") else slice(None)
+        np.testing.assert_allclose(found[rows], expected[rows], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_dependent_members_are_set_one_at_a_time():
+    gram, column = np.ones((3, 3)), np.ones(3)
+    state = new_state(2, 3)
+    set_members(gram, column, np.array([0, 2]), state)
+    assert np.isfinite(state.inverse).all() and state.active.tolist() == [0, 2]
+    np.testing.assert_allclose(column - gram[:, [0, 2]] @ state.weights, 0.0, atol=1e-9)
+
+
+def test_descent_from_a_given_start_ends_where_no_exchange_helps():
     gram, b, t = regression(0, inputs=240, columns=2, examples=500)
     start = np.zeros((240, 2), dtype=bool)
     start[:110] = True
     found = select_inputs(gram, b, t, 110, seed=0, start=start, temperature="zero", ridge=1e-6)
+    ridged = gram + 1e-6 * np.diag(gram).mean() * np.eye(240)
     for n in range(2):
-        direct = error_of(gram + 1e-6 * np.diag(gram).mean() * np.eye(240), b[:, [n]], t[n], found.kept[:, n])
+        direct = error_of(ridged, b[:, [n]], t[n], found.kept[:, n])
         assert found.error[n] == pytest.approx(direct, rel=1e-6)
         for a in np.flatnonzero(found.kept[:, n])[:10]:
             for j in np.flatnonzero(~found.kept[:, n])[:10]:
                 other = found.kept[:, n].copy()
                 other[[a, j]] = other[[j, a]]
-                ridged = gram + 1e-6 * np.diag(gram).mean() * np.eye(240)
                 assert error_of(ridged, b[:, [n]], t[n], other) >= found.error[n] * (1 - 1e-7)
