@@ -57,7 +57,7 @@ class Annealer(dimod.Sampler, dimod.Initialized):
         *,
         num_reads: int | None = None,
         num_sweeps: int | None = None,
-        beta_range: Sequence[float] | None = None,
+        beta_range: Sequence[float] | Literal["settled"] | None = None,
         beta_schedule: Sequence[float] | None = None,
         initial_states: Any = None,
         initial_states_generator: Literal["none", "tile", "random"] = "random",
@@ -84,7 +84,8 @@ class Annealer(dimod.Sampler, dimod.Initialized):
             num_sweeps: passes over all variables in a run; 1000 by default.
             beta_range: inverse temperatures (hot, cold), in units of one over energy, between which the schedule is
                 geometric; by default chosen from the biases (`solvers.schedules`). (inf, inf) is temperature zero:
-                every read descends by the same moves until none lowers the energy.
+                every read descends by the same moves until none lowers the energy. "settled" chooses them from the
+                flips of a local minimum, which is colder where couplings pull together, as in least squares.
             beta_schedule: the inverse temperature of every sweep, instead of a range.
             initial_states: states to start from, in any form that `dimod.as_samples` takes.
             initial_states_generator: how to make up for missing ones: "random", "tile" (repeat them) or "none"

