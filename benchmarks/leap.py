@@ -7,8 +7,8 @@
 Sections. `network`: MLPNet's first layer with 5 % of each neuron's inputs kept, chosen by binary quadratic models that are
 solved and refitted in turn, once by the local annealer and once by parts on a Zephyr Z12 with 5 % defects; the same calibration
 images, refit and seed; accuracy on the last 10,000 training images (`--split test` for the test set). `faults`: 200 jobs while
-30 % of all requests and jobs go wrong, all injectable faults equally often. `kills`: SIGKILL at 50 random moments, each with
-a resume after it. `budget`: a plan of three times the budget.
+30 % of all requests go wrong, in each of seven ways equally often, and 9 % of all jobs, in each of three. `kills`: SIGKILL at
+50 random moments, each with a resume after it. `budget`: a plan of three times the budget.
 
 Every answer here is classical (simulated annealing in the loopback server), and every row says so: what is measured is the way
 to a quantum annealer and back, not the annealer.
@@ -44,6 +44,7 @@ from annealsubnet.networks import as_network
 from annealsubnet.problems import Problem
 from annealsubnet.report import provenance
 from annealsubnet.testing import Faults, LoopbackLeap
+from annealsubnet.testing.faults import JOB_FAULTS, REQUEST_FAULTS
 
 PATIENCE = Patience(attempts=8, first=0.02, most=0.2, poll_seconds=2)
 SECTIONS = ("network", "faults", "kills", "budget")
@@ -56,16 +57,18 @@ def service(**options: Any) -> Iterator[tuple[LoopbackLeap, DWaveSampler]]:
     faults = options.pop("faults", None)
     with LoopbackLeap(**options) as server, DWaveSampler(**server.config) as sampler:
         if faults is not None:
-            server._dice.faults = faults
+            server.begin_faults(faults)
         yield server, sampler
 
 
 def many_jobs(solver: DWaveSampler, count: int, seed: int) -> leap.Plan:
-    """A plan of `count` small jobs: one problem under as many spin-reversal transforms."""
+    """A plan of `count` small jobs: a few problems side by side, under as many spin-reversal transforms."""
     rng = np.random.default_rng(seed)
-    upper = np.triu(rng.normal(size=(6, 6)), 1)
-    problem = Problem(rng.normal(size=6), upper + upper.T)
-    return leap.plan(problem, solver, seed=seed, spin_reversals=count, num_reads=5 * count, annealing_time=5.0)
+    problems = []
+    for size in range(3, 9):
+        upper = np.triu(rng.normal(size=(size, size)), 1)
+        problems.append(Problem(rng.normal(size=size), upper + upper.T))
+    return leap.plan(problems, solver, seed=seed, spin_reversals=count, num_reads=5 * count, annealing_time=5.0)
 
 
 def settled(server: LoopbackLeap, path: Path) -> dict[str, Any]:
@@ -90,9 +93,10 @@ def settled(server: LoopbackLeap, path: Path) -> dict[str, Any]:
 
 
 def faults(quick: bool, seed: int, folder: Path) -> dict[str, Any]:
-    """200 jobs while 30 % of everything goes wrong."""
+    """200 jobs while 30 % of all requests and 9 % of all jobs go wrong."""
     count = 30 if quick else 200
-    with service(size=3, seed=seed, faults=Faults.everything(0.3, seed=seed, slow_seconds=0.1)) as (server, solver):
+    rates = {**dict.fromkeys(REQUEST_FAULTS, 0.3 / len(REQUEST_FAULTS)), **dict.fromkeys(JOB_FAULTS, 0.09 / len(JOB_FAULTS))}
+    with service(size=3, seed=seed, faults=Faults(rates, seed=seed, slow_seconds=0.1)) as (server, solver):
         plan, path, resumes = many_jobs(solver, count, seed), folder / "jobs.sqlite", 0
         began = time.perf_counter()
         try:

@@ -208,28 +208,30 @@ class _Runner:
 
     def _bodies(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[dict[str, Any]]]:
         """The jobs in the service's form, for the working graph as it is now; those that it can't hold any more fail."""
-        kept, bodies = [], []
+        kept, bodies, changed = [], [], 0
         for entry in entries:
             job = self.ledger.job(entry.number)
             try:
                 body = job.body(entry.label, self.identity, self.properties)
             except ValueError:
-                job, lost = self._fitted(entry, job)
+                job = self._fitted(entry, job)
                 if not job.placements:
                     reason = "the working graph has changed and lacks qubits that every part of this job needs; plan them again"
                     self.ledger.move([entry.number], "failed", reason)
                     continue
                 body = job.body(entry.label, self.identity, self.properties)
-                logger.warning("%s leaves %d parts behind: the working graph has changed", entry.label, len(lost))
+                changed += 1
             kept.append(entry)
             bodies.append(body)
+        if changed:
+            logger.warning("the working graph has changed: %d of %d jobs leave parts behind (`lost`)", changed, len(entries))
         return kept, bodies
 
-    def _fitted(self, entry: Entry, job: Job) -> tuple[Job, tuple[int, ...]]:
+    def _fitted(self, entry: Entry, job: Job) -> Job:
         """A job without the parts that the working graph has lost room for."""
         fitted, lost = job.on(self.properties)
         self.ledger.replace_job(entry.number, fitted, {*entry.lost, *lost})
-        return fitted, lost
+        return fitted
 
     def _accepted(self, entries: Sequence[Entry], submissions: Sequence[Submission]) -> tuple[list[Entry], str]:
         """Write down what was accepted; returns what may be sent again, and why it was not accepted."""

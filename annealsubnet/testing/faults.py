@@ -74,11 +74,15 @@ class Dice:
     """
 
     def __init__(self, faults: Faults) -> None:
-        self.faults = faults
         self.thrown: Counter[str] = Counter()
-        self._rng = np.random.default_rng(faults.seed)
         self._asked: list[str] = []
         self._lock = threading.Lock()
+        self.begin(faults)
+
+    def begin(self, faults: Faults) -> None:
+        """From now on throw these, in the order of their seed."""
+        self.faults = faults
+        self._rng = np.random.default_rng(faults.seed)
 
     def ask(self, name: str, times: int) -> None:
         """Let the fault `name` happen to the next `times` requests or jobs that it can happen to."""

@@ -127,6 +127,10 @@ class LoopbackLeap:
         answers: Sequence[Any] = [job.answer for job in self.jobs if job.answer is not None and "timing" in job.answer]
         return 1e-6 * sum(float(answer["timing"]["qpu_access_time"]) for answer in answers)
 
+    def begin_faults(self, faults: Faults) -> None:
+        """From now on these go wrong by chance: a sampler that was made before is made without them."""
+        self._dice.begin(faults)
+
     def next_fault(self, name: str, *, times: int = 1) -> None:
         """Let a fault happen to the next requests, or jobs, that it can happen to."""
         self._dice.ask(name, times)
