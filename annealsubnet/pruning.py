@@ -266,7 +266,7 @@ class _Walk:
 
     def _regression(self, layer: str, params: Params) -> Regression:
         seen = params if self.inputs == "pruned" else self.target
-        return regression_moments(self.network, self.batches, layer, params=seen, target_params=self.target)
+        return regression_moments(self.network, self.batches, layer, params=seen, target_params=self.target, through_sum=True)
 
     def _weights(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         network, choice = self.network, self.choice

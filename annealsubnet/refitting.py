@@ -56,7 +56,7 @@ def refit_params(network: Network, mask: Mask, batches: Iterable[Any], *, ridge:
         changed = changed or not kept.all()
         if not changed:
             continue
-        regression = regression_moments(network, batches, name, params=params, target_params=network.params)
+        regression = regression_moments(network, batches, name, params=params, target_params=network.params, through_sum=True)
         params = mask.multiply(refit_layer(layer, regression, kept, params, ridge=ridge))
     return params
 

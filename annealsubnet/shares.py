@@ -1,6 +1,5 @@
 """Shares: how many units each layer, site or neuron keeps of a budget that they have in common."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from annealsubnet.allocation import Allocation, allocate
 from annealsubnet.batches import first_inputs, stream
 from annealsubnet.budgets import Budget, budget_of
 from annealsubnet.evaluation import operations, positions
+from annealsubnet.layer_costs import LayerCurves, divide
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params, Site, as_network
 from annealsubnet.problems import site_problem
@@ -20,8 +20,6 @@ from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import error_curves, unit_curve
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
-
-logger = logging.getLogger(__name__)
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which curvature is estimated."""
@@ -75,8 +73,8 @@ def weight_curves(
     times, errors, costs = positions(network), {}, {}
     for name in names:
         layer = network.layers[name]
-        regression = self_regression(layer, moments[name], network.params).centered()
-        errors[name] = _weight_curves(regression, importance[name], min(layer.fan_in, max_kept or layer.fan_in))
+        longest = min(layer.fan_in, max_kept or layer.fan_in)
+        errors[name] = _weight_curves(self_regression(layer, moments[name], network.params), longest).weighted(importance[name])
         place = 2 if layer.fan_in <= 2**16 else 4
         costs[name] = {
             "weights": 1,
@@ -114,39 +112,29 @@ def weight_counts(
     if budget.scope == "neuron":
         return {name: np.full(shapes[name], budget.counts[name]) for name in layers}
     moments = input_moments(network, batches, params=params, layers=layers)
-    curves: dict[str, list[np.ndarray]] = {}
-    for name, layer in layers.items():
-        regression = self_regression(layer, moments[name], params).centered()
-        curves[name] = _weight_curves(regression, importance[name], _longest(budget, name, layer.fan_in))
-    if budget.scope == "layer":
-        return {name: allocate(curves[name], budget.counts[name]).counts.reshape(shapes[name]) for name in layers}
-    together = allocate([curve for name in layers for curve in curves[name]], budget.total)
-    gap = together.error - together.bound
-    logger.info(
-        "allocation: error %.4g, at most %.2g %% above the best", together.error, 100 * gap / max(together.bound, 1e-30)
-    )
-    ends = np.cumsum([len(curves[name]) for name in layers])[:-1]
-    return {name: part.reshape(shapes[name]) for name, part in zip(layers, np.split(together.counts, ends), strict=True)}
+    curves = {
+        name: _weight_curves(self_regression(layer, moments[name], params), _longest(budget, name, layer.fan_in))
+        for name, layer in layers.items()
+    }
+    if budget.scope == "network":
+        return divide(network, batches, curves, importance, budget.total, params=params)
+    weighted = {name: curves[name].weighted(importance[name]) for name in layers}
+    return {name: allocate(weighted[name], budget.counts[name]).counts.reshape(shapes[name]) for name in layers}
 
 
 def _longest(budget: Budget, name: str, fan_in: int) -> int:
     """How far error curves are followed: well beyond the mean, for a neuron may get several times its share."""
     share = budget.counts[name] / np.prod(budget.shapes[name]) if budget.scope == "layer" else budget.total / budget.size
-    return fan_in if share > 0.25 else max(min(fan_in, 16), int(np.ceil(min(1.0, 4 * share) * fan_in)))
+    return fan_in if share > 0.25 else max(min(fan_in, 64), int(np.ceil(min(1.0, 4 * share) * fan_in)))
 
 
-def _weight_curves(regression: Regression, importance: np.ndarray, longest: int) -> list[np.ndarray]:
-    curves = []
-    for group, weight in enumerate(importance):
-        found = error_curves(
-            regression.gram[group],
-            regression.cross[group],
-            regression.target_energy[group],
-            method="forward",
-            max_kept=longest,
-        )
-        curves += [found.error[:, output] * weight[output] for output in range(len(weight))]
-    return curves
+def _weight_curves(regression: Regression, longest: int) -> LayerCurves:
+    centered = regression.centered()
+    found = [
+        error_curves(gram, cross, energy, method="forward", max_kept=longest)
+        for gram, cross, energy in zip(centered.gram, centered.cross, centered.target_energy, strict=True)
+    ]
+    return LayerCurves(regression, tuple(found))
 
 
 def site_counts(

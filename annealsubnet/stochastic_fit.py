@@ -31,6 +31,16 @@ from annealsubnet.networks import Network, Params
 logger = logging.getLogger(__name__)
 
 
+TEMPERATURE = 4.0
+"""T, unless another is given."""
+
+
+def divergence(outputs: jax.Array, target: jax.Array, temperature: float = TEMPERATURE) -> jax.Array:
+    """T² E KL(softmax(target / T) ‖ softmax(outputs / T)) of `[examples, classes]`."""
+    wanted, found = jax.nn.log_softmax(target / temperature), jax.nn.log_softmax(outputs / temperature)
+    return temperature**2 * (jnp.exp(wanted) * (wanted - found)).sum(1).mean()
+
+
 def fit_by_batches(
     network: Network,
     mask: Mask,
@@ -42,7 +52,7 @@ def fit_by_batches(
     target_params: Params | None = None,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
-    temperature: float = 4.0,
+    temperature: float = TEMPERATURE,
 ) -> Fit:
     """Adam on the divergence from the dense network, its rate falling to zero by a cosine.
 
@@ -100,18 +110,17 @@ def _step_of(network: Network, optimizer: optax.GradientTransformation, schedule
 
     @network.jitted("fit by batches", schedule, temperature)
     def step(now: Params, state: Any, keeps: Params, dense: Params, images: jax.Array) -> Any:
-        target = jax.nn.log_softmax(network.apply(dense, images) / temperature)
+        target = network.apply(dense, images)
 
-        def divergence(values: Params) -> jax.Array:
-            outputs = jax.nn.log_softmax(network.apply(values, images) / temperature)
-            return temperature**2 * (jnp.exp(target) * (target - outputs)).sum(1).mean()
+        def moved(values: Params) -> jax.Array:
+            return divergence(network.apply(values, images), target, temperature)
 
         def kept(tree: Params) -> Params:
             return {path: value * keeps[path] if path in keeps else value for path, value in tree.items()}
 
-        value, slopes = jax.value_and_grad(divergence)(dict(now))
+        value, slopes = jax.value_and_grad(moved)(dict(now))
         updates, state = optimizer.update(kept(slopes), state, dict(now))
-        moved: Any = optax.apply_updates(dict(now), updates)
-        return kept(moved), state, value
+        after: Any = optax.apply_updates(dict(now), updates)
+        return kept(after), state, value
 
     return step

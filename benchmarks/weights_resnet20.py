@@ -9,8 +9,9 @@ everything is chosen; the test set is read with `--split test`. Each seed draws 
 chooses. Sparsity is global over all kernels; `patterns` is 2:4 in all layers but the first, whose 27 inputs it does not divide.
 
 All masks get the same refit: least squares for each layer (to the dense network's outputs, residual sums restored), then 200
-steps of Adam over batches of 32 of the 16,000 images, without labels, to the dense network's outputs. BatchNorm statistics are
-taken again for every network alike, relative to those of the dense network on the same images (`annealsubnet.renormalize`).
+steps of Adam over batches of 32 of the 16,000 images, without labels, to the dense network's outputs; the fit moves the scales
+and biases of BatchNorms too. A row has the accuracy after each of the two, and after the statistics of BatchNorms have then
+been taken again, relative to those of the dense network on the same images (`annealsubnet.renormalize`).
 
 `gradual`: in each of some stages a method chooses on 400 images, and what is left is trained on labels with Adam over images of
 the 16,000; the section's rows say how many gradients of single examples that took in all.
@@ -49,7 +50,8 @@ STAGES, TRAINED_ON = 2, 12_800
 
 @dataclass(frozen=True)
 class Row:
-    """One network pruned by one method; accuracies after least squares in each layer, and after the fit of all."""
+    """One network pruned by one method; accuracies after least squares in each layer, after the fit of all (or training), and
+    after its BatchNorms have then been renormalized."""
 
     section: str
     method: str
@@ -60,6 +62,7 @@ class Row:
     size: int
     layers: float
     fitted: float
+    renormalized: float
     gradients: int
     choose_seconds: float
     layers_seconds: float
@@ -83,9 +86,7 @@ class Case:
         chosen = np.random.default_rng(seed).permutation(len(self.pool[1]))[:count]
         return [(self.pool[0][chosen[i : i + 200]], self.pool[1][chosen[i : i + 200]]) for i in range(0, count, 200)]
 
-    def accuracy(self, params: Params, images: list[Any]) -> float:
-        """Of a network whose BatchNorm statistics are taken again."""
-        params = renormalize_params(self.network, images, params=params)
+    def accuracy(self, params: Params) -> float:
         return evaluate(self.network.replace(self.network.model.export(params)), self.held).accuracy
 
 
@@ -126,8 +127,9 @@ def one_shot(given: Case, name: str, options: dict[str, Any], *, seed: int, cali
     clock.append(time.perf_counter())
     return {
         **counts(mask),
-        "layers": given.accuracy(params, images),
-        "fitted": given.accuracy(fitted.params, images),
+        "layers": given.accuracy(params),
+        "fitted": given.accuracy(fitted.params),
+        "renormalized": given.accuracy(renormalize_params(network, images, params=fitted.params)),
         "gradients": 0,
         **dict(zip(("choose_seconds", "layers_seconds", "fit_seconds"), np.diff(clock).tolist(), strict=True)),
     }
@@ -143,9 +145,12 @@ def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calib
     run = partial(baselines.gradual, given.network, [given.pool], seed=seed, choose=choose)
     mask, pruned = run(stages=STAGES, examples=trained_on, keep=options["keep"])
     seconds = time.perf_counter() - began
-    accuracy = given.accuracy(given.network.replace(pruned).params, given.drawn(seed, calibration))
+    params = given.network.replace(pruned).params
+    accuracy = given.accuracy(params)
+    again = given.accuracy(renormalize_params(given.network, given.drawn(seed, calibration), params=params))
     spent = {"choose_seconds": seconds, "layers_seconds": 0.0, "fit_seconds": 0.0}
-    return {**counts(mask), "layers": accuracy, "fitted": accuracy, "gradients": STAGES * trained_on, **spent}
+    rates = {"layers": accuracy, "fitted": accuracy, "renormalized": again}
+    return {**counts(mask), **rates, "gradients": STAGES * trained_on, **spent}
 
 
 def counts(mask: Mask) -> dict[str, int]:
@@ -215,7 +220,7 @@ def append(path: Path, row: Row) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown: accuracy in percent, mean over seeds."""
+    """The rows as Markdown: accuracy in percent, mean over seeds; in brackets before the fit, and renormalized after it."""
     lines = []
     for section in dict.fromkeys(row.section for row in rows):
         here = [row for row in rows if row.section == section]
@@ -229,8 +234,12 @@ def table(rows: list[Row]) -> str:
             cells = []
             for sparsity in sparsities:
                 mine = [row for row in here if (row.method, row.sparsity) == (name, sparsity)]
-                means = [100 * np.mean([getattr(row, which) for row in mine]) for which in ("layers", "fitted")] if mine else []
-                cells.append(f"{means[1]:.2f} ({means[0]:.2f})" if mine else "")
+                rates = [
+                    100 * np.mean([getattr(row, which) for row in mine])
+                    for which in ("fitted", "layers", "renormalized")
+                    if mine
+                ]
+                cells.append(f"{rates[0]:.2f} ({rates[1]:.2f}, {rates[2]:.2f})" if mine else "")
             seconds = np.mean([row.choose_seconds for row in here if row.method == name])
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {seconds:.0f} |")
     return "\n".join(lines).strip() + "\n"

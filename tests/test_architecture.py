@@ -41,6 +41,7 @@ ORDER = [
     "joint",
     "polishing",
     "thinning",
+    "layer_costs",
     "shares",
     "pruning",
     "tickets",

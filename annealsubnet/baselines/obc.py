@@ -15,11 +15,12 @@ from annealsubnet.allocation import allocate
 from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, shared_counts
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Budget, Keep
+from annealsubnet.layer_costs import LayerCurves, divide
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network
 from annealsubnet.shares import importance_of
 from annealsubnet.solvers.select_refit import error_curves, select_inputs
-from annealsubnet.statistics.moments import input_moments
+from annealsubnet.statistics.moments import input_moments, self_regression
 
 Path = Literal["forward", "backward"]
 
@@ -41,7 +42,8 @@ def obc(
 
     Removing w_p costs w_p² / [H⁻¹]_pp, the others then change by −w_p / [H⁻¹]_pp · [H⁻¹]_:p, and H⁻¹ loses row and column p
     by a rank-one update. All layers see the dense network's inputs. With scope "network" errors of different layers are weighed
-    by the loss's mean Gauss-Newton curvature in their outputs (the global step, which divides the budget by the traces).
+    by the loss's mean Gauss-Newton curvature in their outputs, in convolutional networks by what they are measured to cost, as
+    `prune` weighs them (the global step, which divides the budget by the traces).
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
@@ -129,19 +131,19 @@ def _traced_counts(
         return shared_counts(network, batches, budget, loss)
     importance = importance_of(network, batches, params=network.params, loss=loss)
     moments = input_moments(network, batches, layers=budget.selected)
-    curves: dict[str, list[np.ndarray]] = {}
+    curves: dict[str, LayerCurves] = {}
     for name in budget.selected:
-        layer = network.layers[name]
-        weights = layer.matrix(np.asarray(network.params[layer.kernel], np.float64))
-        curves[name] = []
-        for group, gram in enumerate(moments[name].gram):
-            targets = gram @ weights[group]
-            energy = np.einsum("io,io->o", weights[group], targets)
-            errors = error_curves(gram, targets, energy, method="backward", ridge=ridge).error
-            curves[name] += list((errors * importance[name][group]).T)
-    shapes = {name: (network.layers[name].groups, -1) for name in budget.selected}
-    if budget.scope == "layer":
-        return {name: allocate(curves[name], budget.counts[name]).counts.reshape(shapes[name]) for name in curves}
-    counts = allocate([curve for name in curves for curve in curves[name]], budget.total).counts
-    ends = np.cumsum([len(part) for part in curves.values()])[:-1]
-    return {name: part.reshape(shapes[name]) for name, part in zip(curves, np.split(counts, ends), strict=True)}
+        regression = self_regression(network.layers[name], moments[name], network.params)
+        # OBC leaves biases alone: its errors are those of uncentered inputs.
+        weights = network.layers[name].matrix(np.asarray(network.params[network.layers[name].kernel], np.float64))
+        targets = moments[name].gram @ weights
+        energy = np.einsum("gio,gio->go", weights, targets)
+        found = [
+            error_curves(gram, cross, total, method="backward", ridge=ridge)
+            for gram, cross, total in zip(moments[name].gram, targets, energy, strict=True)
+        ]
+        curves[name] = LayerCurves(regression, tuple(found))
+    if budget.scope == "network":
+        return divide(network, batches, curves, importance, budget.total, params=network.params)
+    weighted = {name: curves[name].weighted(importance[name]) for name in curves}
+    return {name: allocate(weighted[name], budget.counts[name]).counts.reshape(importance[name].shape) for name in curves}

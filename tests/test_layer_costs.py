@@ -1,0 +1,85 @@
+"""Layer costs: by definition the divergence that a layer alone causes for each unit of its error; no weight is left over."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from annealsubnet.layer_costs import LayerCurves, divide, layer_costs
+from annealsubnet.networks import as_network
+from annealsubnet.refitting import RIDGE, refit_layer
+from annealsubnet.solvers.select_refit import error_curves
+from annealsubnet.statistics.moments import input_moments, self_regression
+from annealsubnet.stochastic_fit import divergence
+
+
+class Network(nnx.Module):
+    """Two convolutions, the second averaged over positions."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(4, 5, (3, 3), rngs=rngs)
+        self.out = nnx.Linear(5, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.out(nnx.relu(self.second(nnx.relu(self.first(inputs)))).mean((1, 2)))
+
+
+@pytest.fixture(scope="module")
+def case():
+    inputs = np.random.default_rng(0).normal(size=(60, 5, 5, 2)).astype(np.float32)
+    network = as_network(Network(), inputs)
+    moments = input_moments(network, [inputs])
+    curves = {}
+    for name, layer in network.layers.items():
+        regression = self_regression(layer, moments[name], network.params)
+        centered = regression.centered()
+        found = error_curves(centered.gram[0], centered.cross[0], centered.target_energy[0], method="forward")
+        curves[name] = LayerCurves(regression, (found,))
+    return network, inputs, curves
+
+
+def test_a_cost_is_the_divergence_of_one_layer_over_its_error(case):
+    network, inputs, curves = case
+    counts = {name: np.full((1, layer.outputs), layer.fan_in // 3) for name, layer in network.layers.items()}
+    found = layer_costs(network, [inputs[:25], inputs[25:]], curves, counts, params=network.params)
+    assert set(found) == set(network.layers)
+    for name, layer in network.layers.items():
+        kept = curves[name].kept(counts[name])
+        assert (kept.sum(1) == counts[name]).all()
+        params = refit_layer(layer, curves[name].regression, kept, network.params, ridge=RIDGE)
+        moved = divergence(network.apply(params, inputs), network.apply(network.params, inputs))
+        read, wanted = network.run(network.params, inputs, record=[name])[1][name]
+        left = network.run(params, inputs, record=[name])[1][name][1] - wanted
+        error = float((np.asarray(left).reshape(-1, layer.outputs) ** 2).mean(0).sum())
+        assert curves[name].error(counts[name]) == pytest.approx(error, rel=0.05)
+        assert found[name] == pytest.approx(float(moved) / curves[name].error(counts[name]), rel=1e-3)
+
+
+def test_a_layer_that_loses_nothing_costs_nothing(case):
+    network, inputs, curves = case
+    counts = {name: np.full((1, layer.outputs), layer.fan_in) for name, layer in network.layers.items()}
+    free = {
+        name: LayerCurves(curve.regression, tuple(_without_error(part) for part in curve.groups))
+        for name, curve in curves.items()
+    }
+    assert set(layer_costs(network, [inputs], free, counts, params=network.params).values()) == {0.0}
+
+
+def _without_error(curves):
+    return type(curves)(np.zeros_like(curves.error), curves.order)
+
+
+def test_every_weight_is_given_out_whatever_curvature_says(case):
+    network, inputs, curves = case
+    total = 60
+    divided = []
+    for odd in (1.0, 1e-6):
+        importance = {
+            name: np.full((1, layer.outputs), odd if name == "second" else 1.0) for name, layer in network.layers.items()
+        }
+        counts = divide(network, [inputs], curves, importance, total, params=network.params)
+        assert sum(int(count.sum()) for count in counts.values()) == total
+        divided.append({name: int(count.sum()) for name, count in counts.items()})
+    # With curvature alone the second layer would get nothing at 1e-6.
+    assert divided[1]["second"] > 0.5 * divided[0]["second"]
