@@ -13,7 +13,6 @@ import csv
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,12 @@ from annealsubnet import evaluate, examples, find_ticket
 from annealsubnet.examples.ticket_networks import ticket_network
 from annealsubnet.networks import Network, as_network
 from annealsubnet.report import provenance
-from annealsubnet.tickets import Check, Rule, annealed, edge_popup, initialize, latent_scores, supermask
+from annealsubnet.tickets import Check, Rule, annealed, edge_popup, initialize, latent_scores, sampled, supermask
 
 RULES: dict[str, Callable[[], Rule]] = {
     "annealed": annealed,
-    "temperature zero": lambda: replace(annealed(), temperature=0.0),
+    "sampled": sampled,
+    "temperature zero": lambda: sampled(temperature=0.0),
     "latent scores": latent_scores,
     "edge-popup": edge_popup,
     "supermask": supermask,

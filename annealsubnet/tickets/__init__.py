@@ -14,6 +14,20 @@ Example:
 from annealsubnet.tickets.find import find_ticket
 from annealsubnet.tickets.initialize import initialize
 from annealsubnet.tickets.rounds import Check
-from annealsubnet.tickets.rules import Rule, annealed, edge_popup, latent_scores, supermask
+from annealsubnet.tickets.rules import Rule, annealed, edge_popup, latent_scores, sampled, supermask
+from annealsubnet.tickets.searches import genetic, greedy_exchanges, random_masks
 
-__all__ = ["Check", "Rule", "annealed", "edge_popup", "find_ticket", "initialize", "latent_scores", "supermask"]
+__all__ = [
+    "Check",
+    "Rule",
+    "annealed",
+    "edge_popup",
+    "find_ticket",
+    "genetic",
+    "greedy_exchanges",
+    "initialize",
+    "latent_scores",
+    "random_masks",
+    "sampled",
+    "supermask",
+]

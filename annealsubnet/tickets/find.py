@@ -1,7 +1,7 @@
 """Find a ticket: in a network whose weights stay as they are, a subnetwork that performs.
 
-Thousands of rounds, one annealing: scores collect the evidence of small batches, and masks are drawn at a temperature that
-falls to zero (`rules`). No weight, bias or normalization statistic is ever changed.
+Thousands of rounds, one annealing: scores collect the evidence of small batches, and the distribution of masks that they give
+cools to a single mask (`rules`). No weight, bias or normalization statistic is ever changed.
 """
 
 import logging
@@ -17,7 +17,7 @@ from annealsubnet.networks import as_network
 from annealsubnet.tickets.coupled import Coupling
 from annealsubnet.tickets.draws import Augment, draws_of
 from annealsubnet.tickets.rounds import Check, Search, advance, begin, read_progress
-from annealsubnet.tickets.rules import Rule, annealed
+from annealsubnet.tickets.rules import Rule, annealed, sampled
 from annealsubnet.tickets.switches import Switches
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,10 @@ def find_ticket(
         loss: of one example.
         passes: how often every example is seen; the whole schedule ends there.
         batch_size: examples a round.
-        rule: how scores become masks; `annealed()` if None (or `latent_scores()`, `edge_popup()`, `supermask()`).
-        coupling: γ, the weight of the couplings within each neuron's fan-in, in units of the step; weights only.
+        rule: how scores become masks; if None `annealed()`, or with couplings `sampled()`. (The others:
+            `latent_scores()`, `edge_popup()`, `supermask()`.)
+        coupling: γ, the weight of the couplings within each neuron's fan-in, in units of the step; weights only. Masks are
+            then drawn, not averaged.
         augment: `(inputs, generator) -> inputs`, applied to each round's examples.
         checks: how often the ground state is judged; the best of them is the answer.
         held_in: examples it is judged on, drawn from `batches`.
@@ -98,7 +100,7 @@ def find_ticket(
     rounds = max(1, round(passes * len(draws.labels) / draws.size))
     search = Search(
         Switches(network, budget, loss),
-        rule or annealed(),
+        rule or (sampled() if coupling > 0 else annealed()),
         draws,
         rounds,
         min(checks, rounds),

@@ -97,7 +97,7 @@ class Search:
         if self.keep_from is not None:
             budget = self.switches.budget
             more = max(self.keep_from * budget.size / budget.total, 1.0) ** max(0.0, 1 - 2 * share)
-        return Clock(number + 1.0, step, self.rule.step * self.rule.temperature * (1 - share), more)
+        return Clock(number + 1.0, step, self.rule.step * self.rule.temperature * (1 - share) ** self.rule.cooling, more)
 
     def due(self, done: int) -> bool:
         """Whether a check follows the `done`-th round."""
@@ -107,9 +107,9 @@ class Search:
     def settings(self) -> dict[str, Any]:
         """What must agree for a saved state to go on."""
         shapes = {name: list(shape) for name, shape in self.switches.shapes.items()}
-        coupling = None if self.coupling is None else asdict(self.coupling)
+        coupling, rule = None if self.coupling is None else asdict(self.coupling), self.rule
         return {
-            "rule": [self.rule.name, self.rule.step, self.rule.temperature], "rounds": self.rounds, "seed": self.seed,
+            "rule": [rule.name, rule.step, rule.temperature, rule.cooling], "rounds": self.rounds, "seed": self.seed,
             "examples": len(self.draws.labels), "batch_size": self.draws.size, "units": shapes, "price": self.price,
             "kept": self.switches.budget.total, "keep_from": self.keep_from, "coupling": coupling, "checks": self.checks,
         }  # fmt: skip

@@ -1,21 +1,31 @@
 """Rules: how scores turn evidence into masks. Every search for a ticket is one of these, in the same loop.
 
-Annealed (ours). Each unit has a score s_i, the evidence collected in its favor. A round takes the gradient g of the loss at the
-present mask m, adds a step to the scores and draws the next mask from the Boltzmann distribution of an energy:
+Annealed (ours) is mean-field annealing of an energy that is learned while it cools. Each unit has a score s_i, the evidence
+collected in its favor, and the masks have a Boltzmann distribution, of which a round takes the mean p:
 
-    s ← s − η_t ĝ / σ,      E(x) = −Σ_i (s_i − μ) x_i + ½ γ η_t (x − m)ᵀ G (x − m),      P(x) ∝ exp(−E(x) / T_t)
+    E(x) = −Σ_i (s_i − μ) x_i,      P(x) ∝ exp(−E(x) / T_t),      p_i = σ((s_i − μ) / T_t),      s ← s − η_t ĝ / σ
 
-ĝ is a running mean of g and σ² one of its mean square over the *layer*: scores stay comparable evidence within a layer, while
-Adam's own scale for every unit lets inputs that hardly vary vote like the others. G is block-diagonal over neurons (`blocks`),
-μ the price of a kept unit, and both η_t (half a cosine) and T_t (linearly) fall to zero over the rounds: the search is one
-simulated annealing, whose energy is learned while it cools. At γ = 0 the distribution is a product and is sampled exactly
-(`thermal`).
+g is the gradient of the loss at the gates p, ĝ its running mean and σ² one of its mean square over the *layer*: scores stay
+comparable evidence within a layer, while Adam's own scale for every unit lets inputs that hardly vary vote like the others. μ
+is the price of a kept unit, at which the expected count is the one asked for. s / T are the natural parameters of P, p its mean
+parameters, so a step along ∂L/∂p is a natural-gradient step for the expected loss, evaluated at the mean. Both η_t and T_t fall
+to zero over the rounds; units become certain one after the other, and the last state is a mask.
+
+Sampled takes a mask drawn from P instead of its mean, and may have couplings of units within a neuron in its energy,
+
+    E(x) = −Σ_i (s_i − μ) x_i + ½ γ η_t (x − m)ᵀ G (x − m)
+
+with G block-diagonal over neurons (`blocks`) and m the mask before. At γ = 0 P is a product and sampled exactly (`thermal`).
 
 Latent scores, edge-popup and supermasks are here too, so that all are run by the same loop on the same examples.
 
 References:
     M. Courbariaux and others, BinaryNet, 2016 (latent scores with a straight-through gradient).
     V. Ramanujan and others, What's Hidden in a Randomly Weighted Neural Network?, CVPR 2020, equations 2 to 4 (edge-popup).
+    C. Peterson, J. R. Anderson, A Mean Field Theory Learning Algorithm for Neural Networks, Complex Systems 1, 1987 (mean-field
+    annealing).
+    X. Meng, R. Bachmann, M. E. Khan, Training Binary Neural Networks using the Bayesian Learning Rule, ICML 2020 (steps in
+    natural parameters).
     H. Zhou and others, Deconstructing Lottery Tickets, NeurIPS 2019, section 5 (supermasks).
 """
 
@@ -27,7 +37,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from annealsubnet.tickets.thermal import sampled
+from annealsubnet.tickets.thermal import drawn, expected
 
 State = dict[str, Any]
 """A tree of arrays: "scores", "mask", "price" and what else the rule keeps, each by site."""
@@ -65,6 +75,7 @@ class Rule:
         name: for tables.
         step: η at the start.
         temperature: T at the start, in units of `step`.
+        cooling: T falls as (1 − share of the rounds) to this power.
         begin: `(key, shapes) -> scores`.
         update: `(state, gradient, clock) -> state` with new scores.
         draw: `(state, clock, key) -> mask`.
@@ -74,6 +85,7 @@ class Rule:
     name: str
     step: float
     temperature: float
+    cooling: float
     begin: Callable[[jax.Array, Mapping[str, tuple[int, ...]]], dict[str, jax.Array]]
     update: Callable[[State, Mapping[str, jax.Array], Clock], State]
     draw: Callable[[State, Clock, jax.Array], dict[str, jax.Array]]
@@ -83,14 +95,28 @@ class Rule:
         return f"Rule({self.name!r}, step={self.step:g}, temperature={self.temperature:g})"
 
 
-def annealed(*, step: float = 0.0005, temperature: float = 1.0) -> Rule:
-    """Scores with one scale a layer, masks from the Boltzmann distribution.
+def annealed(*, step: float = 0.0005, temperature: float = 12.0) -> Rule:
+    """Mean-field annealing: scores with one scale a layer, gates at the mean of the Boltzmann distribution.
 
     Args:
         step: η at the start; scores start within ±0.01.
-        temperature: at the start, in units of `step`; 0 takes the ground state in every round.
+        temperature: at the start, in units of `step`; it falls by a square, as the step does.
     """
-    return Rule("annealed", step, temperature, _small, _by_layer, _boltzmann)
+
+    def draw(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+        return expected(state["scores"], state["price"], clock.temperature)
+
+    return Rule("annealed", step, temperature, 2.0, _small, _by_layer, draw)
+
+
+def sampled(*, step: float = 0.0005, temperature: float = 1.0) -> Rule:
+    """The same scores, with masks drawn from the Boltzmann distribution; the rule that couplings go with.
+
+    Args:
+        step: η at the start; scores start within ±0.01.
+        temperature: at the start, in units of `step`, falling linearly; 0 takes the ground state in every round.
+    """
+    return Rule("sampled", step, temperature, 1.0, _small, _by_layer, _boltzmann)
 
 
 def latent_scores(*, step: float = 0.0005) -> Rule:
@@ -99,7 +125,7 @@ def latent_scores(*, step: float = 0.0005) -> Rule:
     Args:
         step: Adam's learning rate at the start.
     """
-    return Rule("latent scores", step, 0.0, _small, _adam, _boltzmann)
+    return Rule("latent scores", step, 0.0, 1.0, _small, _adam, _boltzmann)
 
 
 def edge_popup(*, step: float = 0.4, momentum: float = 0.9, decay: float = 1e-4) -> Rule:
@@ -124,7 +150,7 @@ def edge_popup(*, step: float = 0.4, momentum: float = 0.9, decay: float = 1e-4)
         ranks = {name: jnp.abs(scores) for name, scores in state["scores"].items()}
         return {name: (rank > state["price"][name]).astype(jnp.float32) for name, rank in ranks.items()}
 
-    return Rule("edge-popup", step, 0.0, _kaiming_uniform, update, draw, jnp.abs)
+    return Rule("edge-popup", step, 0.0, 1.0, _kaiming_uniform, update, draw, jnp.abs)
 
 
 def supermask(*, step: float = 0.1) -> Rule:
@@ -139,9 +165,9 @@ def supermask(*, step: float = 0.1) -> Rule:
 
     def draw(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
         zero = {name: jnp.zeros(()) for name in state["scores"]}
-        return sampled(state["scores"], zero, jnp.ones(()), key)
+        return drawn(state["scores"], zero, jnp.ones(()), key)
 
-    return Rule("supermask", step, 0.0, _small, update, draw)
+    return Rule("supermask", step, 0.0, 1.0, _small, update, draw)
 
 
 def _adam(state: State, gradient: Mapping[str, jax.Array], clock: Clock, *, limit: Any = 1.0) -> State:
@@ -171,7 +197,7 @@ def _by_layer(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> 
 
 def _boltzmann(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
     """The next mask at this temperature."""
-    return sampled(state["scores"], state["price"], clock.temperature, key)
+    return drawn(state["scores"], state["price"], clock.temperature, key)
 
 
 def _small(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:

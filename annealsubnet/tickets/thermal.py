@@ -44,7 +44,12 @@ def prices(scores: Mapping[str, jax.Array], temperature: Any, budget: Budget, mo
     return found
 
 
-def sampled(
+def expected(scores: Mapping[str, jax.Array], price: Mapping[str, Any], temperature: jax.Array) -> dict[str, jax.Array]:
+    """The probability that each unit is kept."""
+    return {name: jax.nn.sigmoid((array - price[name]) / temperature) for name, array in scores.items()}
+
+
+def drawn(
     scores: Mapping[str, jax.Array], price: Mapping[str, Any], temperature: jax.Array, key: jax.Array
 ) -> dict[str, jax.Array]:
     """A mask from the Boltzmann distribution, as zeros and ones."""

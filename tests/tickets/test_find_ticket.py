@@ -13,7 +13,7 @@ from annealsubnet import evaluate
 from annealsubnet.examples import load, named_network
 from annealsubnet.examples.architectures import CNN, MLP
 from annealsubnet.networks import as_network
-from annealsubnet.tickets import annealed, edge_popup, find_ticket, initialize, latent_scores, supermask
+from annealsubnet.tickets import annealed, edge_popup, find_ticket, initialize, latent_scores, sampled, supermask
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def same(one, other):
     return all((one.kept[name] == other.kept[name]).all() for name in one.kept)
 
 
-@pytest.mark.parametrize("rule", [annealed(), latent_scores(), edge_popup(), supermask()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize(
+    "rule", [annealed(), sampled(), latent_scores(), edge_popup(), supermask()], ids=lambda rule: rule.name
+)
 def test_every_rule_keeps_exactly_what_was_asked_and_learns(case, rule):
     network, batches = case
     mask = find_ticket(network, batches, keep=0.5, passes=6, batch_size=20, rule=rule, seed=0)

@@ -9,7 +9,7 @@ from flax import nnx
 from annealsubnet.budgets import budget_of
 from annealsubnet.examples.architectures import MLP
 from annealsubnet.networks import as_network
-from annealsubnet.tickets.thermal import ground_state, prices, sampled
+from annealsubnet.tickets.thermal import drawn, expected, ground_state, prices
 
 
 @pytest.mark.parametrize("scope", ["network", "layer", "neuron"])
@@ -37,5 +37,13 @@ def test_the_price_makes_the_expected_count_the_one_asked_for(scope, temperature
 def test_samples_have_the_boltzmann_mean():
     scores = {"a": jnp.linspace(-1, 1, 5)}
     keys = jax.random.split(jax.random.key(0), 4000)
-    masks = jax.vmap(lambda key: sampled(scores, {"a": jnp.full(1, 0.1)}, 0.4, key)["a"])(keys)
-    np.testing.assert_allclose(masks.mean(axis=0), jax.nn.sigmoid((scores["a"] - 0.1) / 0.4), atol=0.03)
+    masks = jax.vmap(lambda key: drawn(scores, {"a": jnp.full(1, 0.1)}, 0.4, key)["a"])(keys)
+    np.testing.assert_allclose(masks.mean(axis=0), expected(scores, {"a": 0.1}, 0.4)["a"], atol=0.03)
+
+
+def test_the_mean_gate_is_that_of_the_boltzmann_distribution_by_enumeration():
+    scores, price, temperature = np.array([0.3, -0.2, 0.05]), 0.1, 0.25
+    states = np.array(list(np.ndindex(2, 2, 2)))
+    chances = np.exp((states @ (scores - price)) / temperature)
+    mean = chances @ states / chances.sum()
+    np.testing.assert_allclose(expected({"a": jnp.asarray(scores)}, {"a": price}, temperature)["a"], mean, rtol=1e-5)
