@@ -2,10 +2,11 @@
 
 Protocol. A network's weights are drawn for each seed (signed constant, rescaled by 1/√keep) and never trained. Every method
 runs in the same loop on the same examples in the same order, keeps exactly the same share of each layer, and has a schedule of
-its own that ends at the count of examples at which it is read: a run for each count. Steps were tuned on the validation part
-(docs/tickets.md); accuracies are on the test part, `--split validation` reads the other. With --shift every method sees images
-shifted by up to one pixel. `read` counts the examples that checks pass, too. Seconds are processor time. Rows that are in the
-folder already are not measured again; differences are paired over seeds.
+its own that ends at the count of examples at which it is read: a run for each count (a pass is 55,000 images of MNIST, so 1.1
+passes are one epoch of all 60,000). Steps were tuned on the validation part (docs/tickets.md); accuracies are on the test part,
+`--split validation` reads the other. With --shift every method sees images shifted by up to one pixel. `read` counts the
+examples that checks pass, too. The searches without gradients judge masks on 500 examples each. Seconds are processor time.
+Rows that are in the folder already are not measured again; differences are paired over seeds.
 """
 
 import argparse
@@ -14,16 +15,29 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from annealsubnet import evaluate, examples, find_ticket
+from annealsubnet import Mask, evaluate, examples, find_ticket
 from annealsubnet.examples.ticket_networks import ticket_network
 from annealsubnet.networks import Network, as_network
 from annealsubnet.report import provenance
-from annealsubnet.tickets import Check, Rule, annealed, edge_popup, initialize, latent_scores, sampled, supermask
+from annealsubnet.tickets import (
+    Check,
+    Rule,
+    annealed,
+    edge_popup,
+    genetic,
+    greedy_exchanges,
+    initialize,
+    latent_scores,
+    random_masks,
+    sampled,
+    supermask,
+)
 
 RULES: dict[str, Callable[[], Rule]] = {
     "annealed": annealed,
@@ -33,6 +47,7 @@ RULES: dict[str, Callable[[], Rule]] = {
     "edge-popup": edge_popup,
     "supermask": supermask,
 }
+SEARCHES = {"genetic": genetic, "greedy exchanges": greedy_exchanges, "random masks": random_masks}
 FIELDS = (
     "network",
     "keep",
@@ -41,6 +56,7 @@ FIELDS = (
     "method",
     "seed",
     "passes",
+    "batch_size",
     "seen",
     "read",
     "accuracy",
@@ -64,7 +80,7 @@ def shifted(inputs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def measure(options: argparse.Namespace, path: Path) -> None:
     """Append the rows that are missing."""
-    done = {tuple(row[name] for name in FIELDS[:7]) for row in read(path)}
+    done = {tuple(row[name] for name in FIELDS[:8]) for row in read(path)}
     traced: Network | None = None
     for seed in options.seeds:
         named = ticket_network(options.network)
@@ -77,19 +93,36 @@ def measure(options: argparse.Namespace, path: Path) -> None:
             traced = as_network(model, train[0][0]) if traced is None else traced.replace(model)
             for passes in options.passes:
                 for method in options.methods:
-                    key = (options.network, str(keep), str(options.shift), options.split, method, str(seed), str(passes))
+                    key = (
+                        options.network, str(keep), str(options.shift), options.split, method, str(seed), str(passes),
+                        str(options.batch_size),
+                    )  # fmt: skip
                     if key in done:
                         continue
-                    checks: list[Check] = []
                     start = time.process_time()
-                    mask = find_ticket(
-                        traced, train, keep=keep, passes=passes, batch_size=options.batch_size, rule=RULES[method](),
-                        augment=shifted if options.shift else None, seed=seed, report=checks.append,
-                    )  # fmt: skip
+                    mask, cost = found_by(method, traced, train, keep, passes, options, seed)
                     seconds = time.process_time() - start
-                    found = evaluate(traced, judge, mask)
-                    last = checks[-1]
-                    append(path, (*key, last.seen, last.read, found.accuracy, last.held_in_loss, round(seconds, 2)))
+                    append(path, (*key, *cost[:2], evaluate(traced, judge, mask).accuracy, cost[2], round(seconds, 2)))
+
+
+def found_by(
+    method: str, network: Network, train: list[Any], keep: float, passes: float, options: argparse.Namespace, seed: int
+) -> tuple[Mask, tuple[int, int, float]]:
+    """The mask a method finds, and the examples its rounds saw, all that it read, and its loss on held-in examples."""
+    augment = shifted if options.shift else None
+    if method in SEARCHES:
+        size = 500
+        evaluations = max(1, round(passes * sum(len(labels) for _, labels in train) / size))
+        if augment is not None:
+            raise SystemExit(f"--shift is not for {method}.")
+        mask = SEARCHES[method](network, train, keep=keep, evaluations=evaluations, batch_size=size, seed=seed)
+        return mask, (evaluations * size, evaluations * size, float("nan"))
+    checks: list[Check] = []
+    mask = find_ticket(
+        network, train, keep=keep, passes=passes, batch_size=options.batch_size, rule=RULES[method](), augment=augment,
+        seed=seed, report=checks.append,
+    )  # fmt: skip
+    return mask, (checks[-1].seen, checks[-1].read, checks[-1].held_in_loss)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -156,9 +189,11 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="lenet-300-100")
-    parser.add_argument("--methods", nargs="+", default=["annealed", "latent scores", "edge-popup"], choices=list(RULES))
+    parser.add_argument(
+        "--methods", nargs="+", default=["annealed", "latent scores", "edge-popup"], choices=[*RULES, *SEARCHES]
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--passes", type=float, nargs="+", default=[1.0, 5.0, 20.0])
+    parser.add_argument("--passes", type=float, nargs="+", default=[1.1, 5.0, 20.0])
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.5])
     parser.add_argument("--examples", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=100)
@@ -169,6 +204,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.network, options.seeds, options.passes = "digits-mlp", [0], [3.0]
+        options.methods = [*options.methods, *SEARCHES]
     options.out.mkdir(parents=True, exist_ok=True)
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "quick")}
     config = {**settings, "versions": provenance.versions(), "machine": provenance.machine()}
