@@ -174,3 +174,15 @@ def test_rates_are_those_asked_for():
     thrown = [dice.of_request() for _ in range(5000)]
     assert np.mean([fault is not None for fault in thrown]) == pytest.approx(0.03 * len(REQUEST_FAULTS), abs=0.02)
     assert set(thrown) - {None} == set(REQUEST_FAULTS)
+
+
+def test_faults_can_begin_later_and_come_in_the_order_of_their_seed():
+    from annealsubnet.testing.faults import Dice
+
+    faults = Faults.everything(0.3, seed=5)
+    later = Dice(Faults())
+    assert [later.of_request() for _ in range(50)] == [None] * 50
+    later.begin(faults)
+    at_once = Dice(faults)
+    assert [later.of_request() for _ in range(50)] == [at_once.of_request() for _ in range(50)]
+    assert sum(later.thrown.values()) > 3
