@@ -55,10 +55,9 @@ class Joint:
     curvature: Float[np.ndarray, "weights"]
     count: int
 
-    @property
-    def price(self) -> Float[np.ndarray, "weights"]:
+    def price(self, ridge: float = 0.0) -> Float[np.ndarray, "weights"]:
         """What removing each member costs by itself, nothing refitted; infinite for the others."""
-        return np.where(self.members, self.weights**2 * self.curvature, np.inf)
+        return np.where(self.members, self.weights**2 * (self.curvature + ridge * self.curvature.mean()), np.inf)
 
     @property
     def promise(self) -> Float[np.ndarray, "weights"]:

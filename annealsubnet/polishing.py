@@ -177,6 +177,6 @@ class _Problem:
 
 def _active(joint: Joint) -> np.ndarray:
     """The members that would be missed least, and the others that promise most, in order."""
-    inside = np.argsort(joint.price, kind="stable")[: min(_MEMBERS, int(joint.members.sum()))]
+    inside = np.argsort(joint.price(), kind="stable")[: min(_MEMBERS, int(joint.members.sum()))]
     outside = np.argsort(-joint.promise, kind="stable")[: min(_OTHERS, int((~joint.members).sum()))]
     return np.sort(np.concatenate([inside, outside]))

@@ -5,7 +5,7 @@ the distance to it is zero, and so is its gradient. What a removal costs, and ho
 least-squares problem of `annealsubnet.joint`; its members compete over all layers, and of some of them a given number go,
 chosen together and exchanged until that helps no more. No label is read.
 
-Only so many members can take part: those whose removal costs least by itself. Where more have to go than a third of those, the
+Only so many members can take part: those whose removal costs least by itself. Where more have to go than half of those, the
 first to go are the cheapest ones.
 """
 
@@ -26,9 +26,9 @@ from annealsubnet.selection import Choice
 
 logger = logging.getLogger(__name__)
 
-_ACTIVE, _TOGETHER = 1500, 500
+_ACTIVE, _TOGETHER = 2500, 1250
 """Members that take part, and how many of them go together."""
-_RIDGE = 0.3
+_RIDGE = 0.5
 """ρ: one step may reach far, and its rows are few."""
 _ROWS_AN_EXAMPLE = 2
 
@@ -142,7 +142,7 @@ def _thinned(
     spare = int(joint.members.sum()) - count
     before = spare - _TOGETHER
     if before > 0:
-        gone = np.argsort(joint.price, kind="stable")[:before]
+        gone = np.argsort(joint.price(ridge), kind="stable")[:before]
         members = joint.members.copy()
         members[gone] = False
         masks, params = joint.replaced(masks, params, members, joint.weights)
@@ -150,7 +150,7 @@ def _thinned(
         spare -= before
     else:
         joint = replace(joint, gradient=np.zeros_like(joint.gradient))
-    active = np.sort(np.argsort(joint.price, kind="stable")[: min(_ACTIVE, int(joint.members.sum()))])
+    active = np.sort(np.argsort(joint.price(ridge), kind="stable")[: min(_ACTIVE, int(joint.members.sum()))])
     gram = joint_moments(
         joint,
         batches,
