@@ -16,6 +16,7 @@ Rows that are in the folder already are not measured again.
 
 import argparse
 import csv
+import functools
 import json
 import math
 import os
@@ -195,33 +196,37 @@ def export(folder: Path, seed: int) -> None:
     print(f"{len(energies)} problems: {folder}")
 
 
-def draw(path: Path, figure: Path) -> None:
-    """Median gap over the graphs against time, and time to target of the bqp instances against tabu's."""
+def draw(path: Path, figure: Path, limit: float) -> None:
+    """Median gap over the graphs against time, and time to target of the bqp instances against tabu's, where there are any."""
     import matplotlib.pyplot as plt
 
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")[1]
-    graphs = [row for row in rows if row["section"] == "gset"]
-    for sampler in dict.fromkeys(row["sampler"] for row in graphs):
-        times = np.geomspace(0.5, max(float(row["seconds"]) for row in graphs), 60)
+    kinds = list(dict.fromkeys(row["section"] for row in rows))
+    panels = plt.subplots(1, len(kinds), figsize=(5.5 * len(kinds), 4.2), layout="constrained", squeeze=False)[1][0]
+    for kind, axes in zip(kinds, panels, strict=True):
+        own = [row for row in rows if row["section"] == kind]
+        (_draw_bqp if kind == "bqp" else functools.partial(_draw_gset, limit=limit))(axes, own)
+        axes.legend()
+    plt.gcf().savefig(figure, dpi=150)
+
+
+def _draw_gset(axes: Any, rows: list[Row], limit: float) -> None:
+    times = np.geomspace(0.05, limit + 0.5, 80)
+    for sampler in dict.fromkeys(row["sampler"] for row in rows):
         gaps = []
-        for instance in dict.fromkeys(row["instance"] for row in graphs):
-            own = [row for row in graphs if row["instance"] == instance and row["sampler"] == sampler]
+        for instance in dict.fromkeys(row["instance"] for row in rows):
+            own = [row for row in rows if row["instance"] == instance and row["sampler"] == sampler]
             course = [[float(row["gap"]) for row in own if float(row["seconds"]) <= moment] for moment in times]
             gaps.append([min(seen) if seen else math.nan for seen in course])
-        axes[0].plot(times, np.median(gaps, axis=0), label=sampler)
-    axes[0].set(xscale="log", xlabel="seconds", ylabel="median gap (%)", title="G-set")
-    if graphs:
-        axes[0].legend()
-    solved = [row for row in rows if row["section"] == "bqp"]
+        axes.plot(times, np.median(gaps, axis=0), label=sampler)  # drawn from where every graph has a first state
+    axes.set(xscale="log", xlabel="seconds", ylabel="median gap (%)", title="G-set")
+
+
+def _draw_bqp(axes: Any, rows: list[Row]) -> None:
     for column, label in (("seconds", "annealsubnet"), ("tabu_seconds", "dwave-samplers tabu")):
-        axes[1].plot([float(row["variables"]) for row in solved], [float(row[column]) for row in solved], "o", label=label)
-    scale = "log" if solved else "linear"
-    axes[1].set(xscale=scale, yscale=scale, xlabel="variables", ylabel="time to target (s)", title="bqp")
-    if solved:
-        axes[1].legend()
-    plt.gcf().savefig(figure, dpi=150)
+        axes.plot([float(row["variables"]) for row in rows], [float(row[column]) for row in rows], "o", label=label)
+    axes.set(xscale="log", yscale="log", xlabel="variables", ylabel="time to target (s)", title="bqp")
 
 
 def main() -> None:
@@ -267,7 +272,7 @@ def main() -> None:
     print(summary(rows, seconds))
     config = {"seed": chosen.seed, "bqp": schedule, "quick": chosen.quick, "seconds": chosen.seconds, **machine()}
     (chosen.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    draw(results, chosen.out / "instances.png")
+    draw(results, chosen.out / "instances.png", seconds)
 
 
 if __name__ == "__main__":
