@@ -6,7 +6,7 @@ are replaced by CSS variables, so that one figure is legible on light and on dar
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def accuracy_figure(rows: Sequence[Row], labels: Mapping[str, str], *, ours: str
     drawn = [row for row in rows if row.method != DENSE and row.refit == refit]
     units = list(dict.fromkeys(row.unit for row in drawn))
     others = [method for method in dict.fromkeys([*labels, *(row.method for row in drawn)]) if method != ours]
-    looks = {method: (HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]) for index, method in enumerate(others)}
+    looks = _looks(others, {row.method for row in drawn})
     dense = summarize([row.accuracy for row in rows if row.method == DENSE])
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.4 * len(units) if len(units) > 1 else 6.6, 4.3), layout="constrained")
@@ -74,6 +74,18 @@ def accuracy_figure(rows: Sequence[Row], labels: Mapping[str, str], *, ours: str
             panel.set_title(f"{unit}s kept", loc="left", fontsize=11, fontweight="bold")
         panels[0].set_ylabel("test accuracy, %")
     return figure
+
+
+def _looks(methods: Sequence[str], drawn: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Color and marker of each drawn method: those of its place among `methods`, or the next that no other drawn one has."""
+    pairs = [(hue, MARKERS[(number + turn) % len(MARKERS)]) for turn in range(len(MARKERS)) for number, hue in enumerate(HUES)]
+    looks: dict[str, tuple[str, str]] = {}
+    for index, method in enumerate(methods):
+        if method in drawn:
+            first = index % len(HUES)
+            ways = [*pairs[first : len(HUES)], *pairs[:first], *pairs[len(HUES) :]]
+            looks[method] = next(pair for pair in ways if pair not in looks.values())
+    return looks
 
 
 def mask_figure(layers: Mapping[str, np.ndarray], unit: str, *, shape: tuple[int, ...] | None = None) -> Figure:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annealsubnet import baselines
 from annealsubnet.report.figures import VARIABLES, _apart, accuracy_figure, inline_svg, mask_figure, png, svg
 from annealsubnet.report.names import labels
 
@@ -19,6 +20,17 @@ def test_there_is_a_panel_for_each_unit_and_a_name_for_each_method(rows) -> None
     for panel in figure.axes:
         assert {"annealed (ours)", "magnitude"} <= {text.get_text() for text in panel.texts}
         assert panel.get_xlim()[0] > panel.get_xlim()[1], "sizes shrink to the right"
+
+
+def test_the_methods_of_a_figure_look_different(rows) -> None:
+    import dataclasses
+
+    names = [*baselines.METHODS, "alps", "obc"]
+    own = [dataclasses.replace(row, method=name) for row in rows if row.method == "magnitude" for name in names]
+    own += [row for row in rows if row.method == "dense"]
+    panel = accuracy_figure(own, labels(), ours="annealed").axes[0]
+    looks = {(line.get_color(), line.get_marker()) for line in panel.lines if line.get_marker() not in ("", "None", None)}
+    assert len(looks) == len(names)
 
 
 def test_a_figure_of_one_size_one_method_and_perfect_accuracy_can_be_drawn(rows) -> None:
