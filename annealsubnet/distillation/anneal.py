@@ -29,6 +29,8 @@ _LEAST = 1e-6
 _REFRESH = 20
 """Sweeps after which fields are computed anew: they are float32."""
 _MOST_FINAL = 10_000
+_STEP = 0xD1B54A32D192ED03
+"""From the key of one sweep to that of the next; not the step between neurons."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Walk:
 
     def __init__(self, sums: Sums, state: Bool[np.ndarray, "neurons candidates"], *, seed: int, pool: Executor, parts: int):
         self.sums, self.state = sums, state
-        self._pool, self._seed, self._done = pool, seed, 0
+        self._pool, self._done = pool, 0
+        self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
         self._fields = np.empty(sums.cross.shape, np.float32)
         self._arrays = (
             sums.coefficients.astype(np.float32),
@@ -83,9 +86,11 @@ class Walk:
         """One sweep of all neurons; returns how many weights they keep then."""
         if self._done % _REFRESH == 0:
             self._fields[:] = self.sums.values(self.state) @ self.sums.moment - self.sums.cross
-        key = np.random.SeedSequence([self._seed, self._done]).generate_state(1, np.uint64)[0]
+        key = np.uint64((self._key + self._done * _STEP) & (2**64 - 1))
         self._done += 1
         arrays = (*self._arrays, self.state, self._fields, price, temperature, key)
+        if len(self._spans) == 1:  # handing it to a thread takes longer than sweeping one neuron
+            return int(sweep_sums(*arrays, *self._spans[0]))
         return sum(self._pool.map(lambda span: sweep_sums(*arrays, *span), self._spans))
 
     def settle(self, price: float, num_kept: int, *, num_sweeps: int = _SETTLING) -> float:

@@ -22,7 +22,7 @@ def draw_student(
     student: Any,
     batches: Batches,
     *,
-    spread: float = 3.0,
+    spread: float = 2.0,
     blocks: Mapping[str, str | Sequence[str]] | None = None,
     seed: int,
 ) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from annealsubnet.distillation import Schedule, anneal_sums, sums_of
+from annealsubnet.distillation.descend import descend_sums
 
 
 def case(seed, *, sources=3, copies=4, neurons=1, examples=40):
@@ -102,3 +103,11 @@ def test_zeros_need_nothing():
 def test_schedules_that_do_not_fall_are_refused(bad):
     with pytest.raises(ValueError, match="0 < cold <= hot"):
         Schedule(**bad)
+
+
+def test_descent_keeps_counts_and_more_starts_are_no_worse():
+    sums = sums_from(*case(7, sources=10, copies=4, neurons=4))
+    one = descend_sums(sums, num_kept=40, seconds=0.0, seed=0)
+    more = descend_sums(sums, num_kept=40, seconds=0.3, seed=0)
+    assert one.sum() <= 40 and more.sum() <= 40
+    assert sums.errors(more).sum() < sums.errors(one).sum()
