@@ -13,7 +13,19 @@ Example:
 
 from annealsubnet.distillation.anneal import Schedule, anneal_sums
 from annealsubnet.distillation.distill import Alternation, Fit, Solve, distill_ticket
+from annealsubnet.distillation.neurons import distill_neurons
 from annealsubnet.distillation.students import draw_student
 from annealsubnet.distillation.sums import Sums, sums_of
 
-__all__ = ["Alternation", "Fit", "Schedule", "Solve", "Sums", "anneal_sums", "distill_ticket", "draw_student", "sums_of"]
+__all__ = [
+    "Alternation",
+    "Fit",
+    "Schedule",
+    "Solve",
+    "Sums",
+    "anneal_sums",
+    "distill_neurons",
+    "distill_ticket",
+    "draw_student",
+    "sums_of",
+]
