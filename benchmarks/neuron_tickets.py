@@ -5,9 +5,10 @@ layer's neurons is kept. Methods: `annealed`, `find_ticket(unit="neuron")` on la
 (population 32, the better half survives, uniform crossover repaired to the count, one neuron in 50 of those kept exchanged by
 mutation; each generation on 250 images of its own, the last population judged on 2,000); `random`, the best of random masks,
 each judged on 500 images. All of these pass as many examples through the network as `annealed` does, forward and backward
-counted, checks included. For the one hidden layer also `distilled`: `distill_neurons` from a trained teacher 784-500-10, without labels;
-and `distilled, descent`: the same problem by the same moves at temperature zero, as many reads as take as long. Steps were
-tuned on the validation part; accuracies are on the test part (--split validation reads the other). Seconds are processor time.
+counted, checks included. For the one hidden layer also `distilled`: `distill_neurons` from a trained teacher 784-500-10,
+without labels; and `distilled, descent`: the same problem by the same moves at temperature zero, as many reads as take as
+long. Steps were tuned on the validation part; accuracies are on the test part (--split validation reads the other). Seconds
+are processor time.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from annealsubnet.decompose.decomposition import Decomposition, Part, merge
 from annealsubnet.decompose.limits import PROFILES, Limits, limits_of, scale_of
 from annealsubnet.decompose.price import PriceSolution, priced, solve_by_price
 from annealsubnet.decompose.rounds import PartsSolution, solve_by_parts
+from annealsubnet.decompose.shape import Shape, shape_of
 from annealsubnet.decompose.summary import PartRow, Summary, summarize
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PartRow",
     "PartsSolution",
     "PriceSolution",
+    "Shape",
     "Summary",
     "contested",
     "decompose",
@@ -28,6 +30,7 @@ __all__ = [
     "predict_chains",
     "priced",
     "scale_of",
+    "shape_of",
     "solve_by_parts",
     "solve_by_price",
     "summarize",

@@ -105,11 +105,11 @@ def predict_chains(rows: np.ndarray, columns: np.ndarray, *, topology: str = "ze
     return Chains(length, max(size, round(size * min(mean, length))), width, "sparse")
 
 
-def treewidth_bound(rows: np.ndarray, columns: np.ndarray) -> int:
-    """An upper bound of the treewidth of a graph given as compressed rows; n − 1 for a graph too large to eliminate."""
+def treewidth_bound(rows: np.ndarray, columns: np.ndarray, *, most: int = _MOST_ELIMINATED) -> int:
+    """An upper bound of the treewidth of a graph given as compressed rows; n − 1 for one of more than `most` variables."""
     size = len(rows) - 1
     if size == 0:
         return 0
-    if size > _MOST_ELIMINATED:
+    if size > most:
         return size - 1
     return int(kernels.eliminated_width(np.asarray(rows, np.int64), np.asarray(columns, np.int32), size))

@@ -12,13 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from annealsubnet.batches import Batches, stream
+from annealsubnet.batches import Batches, first_inputs, stream
+from annealsubnet.distillation.sums import Copies
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 CHUNK = 1024
+_CHECKED = 64
 
 
 @dataclass(frozen=True)
@@ -116,24 +118,33 @@ class Matching:
     """What a block's last layer reads and should return, as sums over unlabeled data.
 
     Attributes:
-        gram: E[a aᵀ] of its inputs.
+        gram: E[a aᵀ] of its inputs, or of those asked for.
         cross: E[a yᵀ], y what the teacher returns less the student's own bias.
         energy: E[y²].
     """
 
-    gram: Float[np.ndarray, "fan_in fan_in"]
-    cross: Float[np.ndarray, "fan_in neurons"]
+    gram: Float[np.ndarray, "inputs inputs"]
+    cross: Float[np.ndarray, "inputs neurons"]
     energy: Float[np.ndarray, "neurons"]
 
 
-def measure_matching(teacher: Network, student: Network, params: Params, block: Block, batches: Batches) -> Matching:
-    """One pass over the batches; `params` are the student's, masked so far."""
+def measure_matching(
+    teacher: Network,
+    student: Network,
+    params: Params,
+    block: Block,
+    batches: Batches,
+    *,
+    columns: Int[np.ndarray, "inputs"] | None = None,
+) -> Matching:
+    """One pass over the batches; `params` are the student's, masked so far; of some `columns` of the fan-in, or all if None."""
     layer = block.last
 
     @jax.jit
     def step(params: Params, theirs: Params, inputs: jax.Array) -> Any:
         _, records = student.run(params, inputs, record=(layer.name,))
         rows = layer.patches(records[layer.name][0])[:, 0]
+        rows = rows if columns is None else rows[:, columns]
         _, records = teacher.run(theirs, inputs, record=(block.teacher.name,))
         targets = records[block.teacher.name][1].reshape(len(rows), -1)
         if layer.bias is not None:
@@ -145,6 +156,14 @@ def measure_matching(teacher: Network, student: Network, params: Params, block: 
     gram, cross, energy = (total / sums[3] for total in sums[:3])
     check_statistics(layer.name, gram, cross, energy)
     return Matching(gram, cross, energy)
+
+
+def follows(student: Network, params: Params, layer: Layer, copies: Copies, batches: Batches) -> bool:
+    """Whether the inputs of a layer are these copies, on the first batch."""
+    _, records = student.run(params, first_inputs(batches)[:_CHECKED], record=(layer.name,))
+    rows = np.asarray(layer.patches(records[layer.name][0])[:, 0], np.float64)
+    wanted = np.where(copies.leader_of >= 0, rows[:, copies.leaders[copies.leader_of]] * copies.ratio, 0.0)
+    return bool(np.allclose(rows, wanted, rtol=1e-4, atol=1e-6 * np.abs(rows).max(initial=0.0)))
 
 
 def measure_signs(student: Network, params: Params, layer: Layer, batches: Batches) -> Float[np.ndarray, "2 fan_in"]:

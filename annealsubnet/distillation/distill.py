@@ -14,9 +14,9 @@ import numpy as np
 
 from annealsubnet.batches import Batches, first_inputs, stream
 from annealsubnet.distillation.anneal import Schedule, anneal_sums
-from annealsubnet.distillation.blocks import CHUNK, Block, blocks_of, measure_matching, measure_signs
+from annealsubnet.distillation.blocks import CHUNK, Block, blocks_of, follows, measure_matching, measure_signs
 from annealsubnet.distillation.hidden import Hidden, improve_hidden
-from annealsubnet.distillation.paths import drop_unread, lay_paths
+from annealsubnet.distillation.paths import copies_of, drop_unread, lay_paths
 from annealsubnet.distillation.sums import Sums, sums_of
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
@@ -150,24 +150,29 @@ def _by_paths(
     seed: int,
 ) -> tuple[_Masks, float]:
     """A block whose last layer is annealed, over copies of inputs if there is a layer before it."""
-    first, copies = block.first, None
+    first, laid, copies = block.first, None, None
     if first is not None:
-        copies = lay_paths(_matrix(first, params), measure_signs(student, params, first, batches))
-        params = {**params, first.kernel: params[first.kernel] * first.from_matrix(copies[None])}
-    left = allowed - (0 if copies is None else int(copies.sum()))
+        weights = _matrix(first, params)
+        laid = lay_paths(weights, measure_signs(student, params, first, batches))
+        params = {**params, first.kernel: params[first.kernel] * first.from_matrix(laid[None])}
+        copies = copies_of(weights, laid)
+        if first.outputs != block.last.fan_in or not follows(student, params, block.last, copies, batches):
+            copies = None  # another nonlinearity, biases or pooling between: what is proportional is found in the moments
+    left = allowed - (0 if laid is None else int(laid.sum()))
     if left < 1:
         raise ValueError(
             f"{block.teacher.name!r} may keep {allowed} weights, and the copies of its inputs in {block.last.name!r} take "
             f"{allowed - left} of them; raise kept_per_weight for it, or narrow the student's layer."
         )
-    matching = measure_matching(teacher, student, params, block, batches)
-    sums = sums_of(_matrix(block.last, params), matching.gram, matching.cross, matching.energy)
+    columns = None if copies is None else copies.leaders
+    matching = measure_matching(teacher, student, params, block, batches, columns=columns)
+    sums = sums_of(_matrix(block.last, params), matching.gram, matching.cross, matching.energy, copies=copies)
     state = solve(sums, num_kept=left, seed=seed)
     last = sums.to_mask(state)
     error = float(sums.errors(state).sum() / max(sums.energy.sum(), 1e-30))
-    if first is None or copies is None:
+    if first is None or laid is None:
         return [(block.last, last)], error
-    return [(first, drop_unread(copies, last)), (block.last, last)], error
+    return [(first, drop_unread(laid, last)), (block.last, last)], error
 
 
 def _by_turns(

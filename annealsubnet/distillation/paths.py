@@ -14,6 +14,8 @@ References:
 import numpy as np
 from jaxtyping import Bool, Float
 
+from annealsubnet.distillation.sums import Copies
+
 _SILENT = 1e-9
 
 
@@ -46,6 +48,19 @@ def lay_paths(
             else:
                 tried += 1
     return mask
+
+
+def copies_of(weights: Float[np.ndarray, "fan_in neurons"], mask: Bool[np.ndarray, "fan_in neurons"]) -> Copies:
+    """Which hidden neurons copy the same part of an input, if their nonlinearity is max(z, 0) and they have no bias."""
+    source, busy = mask.argmax(axis=0), mask.any(axis=0)
+    own = weights[source, np.arange(mask.shape[1])]
+    part = np.where(busy, 2 * source + (own < 0), -1)
+    _, leaders, number = np.unique(part[busy], return_index=True, return_inverse=True)
+    leaders = np.flatnonzero(busy)[leaders]
+    leader_of, ratio = np.full(len(part), -1), np.zeros(len(part))
+    leader_of[busy] = number
+    ratio[busy] = np.abs(own[busy]) / np.abs(own[leaders])[number]
+    return Copies(leaders, leader_of, ratio)
 
 
 def drop_unread(

@@ -102,37 +102,55 @@ class Sums:
         return f"Sums({neurons} neurons of {candidates} random weights over {len(self.moment)} sources)"
 
 
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Which inputs of a layer are proportional to each other.
+
+    Attributes:
+        leaders: an input of each source.
+        leader_of: number of each input's leader, −1 for one that is always zero.
+        ratio: of each input to its leader.
+    """
+
+    leaders: Int[np.ndarray, "sources"]
+    leader_of: Int[np.ndarray, "fan_in"]
+    ratio: Float[np.ndarray, "fan_in"]
+
+
 def sums_of(
     weights: Float[np.ndarray, "fan_in neurons"],
-    gram: Float[np.ndarray, "fan_in fan_in"],
-    cross: Float[np.ndarray, "fan_in neurons"],
+    gram: Float[np.ndarray, "inputs inputs"],
+    cross: Float[np.ndarray, "inputs neurons"],
     energy: Float[np.ndarray, "neurons"],
+    *,
+    copies: Copies | None = None,
 ) -> Sums:
     """The sums of a layer, inputs that are proportional to each other put together.
 
     Args:
         weights: of the layer, random.
-        gram: E[a aᵀ] of its inputs.
-        cross: E[a yᵀ] with the targets.
+        gram: E[a aᵀ] of its inputs; where `copies` are given, of their leaders only.
+        cross: E[a yᵀ] with the targets; likewise.
         energy: E[y²] of the targets.
+        copies: where they are known; otherwise they are found in `gram`.
 
     Example:
         >>> copies = np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 3.0]])
         >>> sums_of(np.ones((3, 1)), copies, np.ones((3, 1)), np.ones(1))
         Sums(1 neurons of 3 random weights over 2 sources)
     """
-    leaders, leader_of, ratio = _proportional(gram)
-    live = np.flatnonzero(leader_of >= 0)
-    order = live[np.argsort(leader_of[live], kind="stable")]
-    starts = np.searchsorted(leader_of[order], np.arange(len(leaders) + 1))
-    coefficients = np.ascontiguousarray((weights[order] * ratio[order, None]).T, np.float64)
-    return Sums(
-        coefficients, starts, order, gram[np.ix_(leaders, leaders)], np.ascontiguousarray(cross[leaders].T), energy, len(gram)
-    )
+    if copies is None:
+        copies = copies_in(gram)
+        gram, cross = gram[np.ix_(copies.leaders, copies.leaders)], cross[copies.leaders]
+    live = np.flatnonzero(copies.leader_of >= 0)
+    order = live[np.argsort(copies.leader_of[live], kind="stable")]
+    starts = np.searchsorted(copies.leader_of[order], np.arange(len(copies.leaders) + 1))
+    coefficients = np.ascontiguousarray((weights[order] * copies.ratio[order, None]).T, np.float64)
+    return Sums(coefficients, starts, order, gram, np.ascontiguousarray(cross.T), energy, len(weights))
 
 
-def _proportional(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Leaders; the number of each input's leader, −1 for an input that is always zero; and its ratio to it."""
+def copies_in(gram: Float[np.ndarray, "fan_in fan_in"]) -> Copies:
+    """The inputs whose second moments say that they are proportional."""
     norms = np.sqrt(np.maximum(np.diag(gram), 0.0))
     leader_of, ratio = np.full(len(gram), -1), np.zeros(len(gram))
     waiting = norms > 1e-6 * norms.max(initial=0.0)
@@ -145,4 +163,4 @@ def _proportional(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         leader_of[same], ratio[same] = len(leaders), gram[i, same] / gram[i, i]
         waiting &= ~same
         leaders.append(i)
-    return np.array(leaders, int), leader_of, ratio
+    return Copies(np.array(leaders, int), leader_of, ratio)

@@ -134,3 +134,25 @@ def test_what_is_refused(digits):
         distill_ticket(teacher, student, batches, alternation=Alternation(fan_in=64), seed=0)
     with pytest.raises(ValueError, match="spread is 0"):
         draw_student(teacher, student, batches, spread=0, seed=0)
+
+
+def test_another_nonlinearity_is_measured_not_assumed(digits):
+    teacher, batches = digits
+    rng = np.random.default_rng(0)
+    params = {
+        "one": {"kernel": jnp.float32(rng.normal(size=(64, 256)))},
+        "two": {"kernel": jnp.float32(rng.normal(size=(256, 24)))},
+    }
+    linear = as_network(nnx.Linear(64, 24, use_bias=False, rngs=nnx.Rngs(0)), np.zeros((1, 64), np.float32))
+    inputs = [inputs.reshape(len(inputs), -1) for inputs, _ in batches]
+
+    def apply(params, inputs, tap):
+        return tap.dense("two", jnp.tanh(tap.dense("one", inputs)))
+
+    student, fits = as_network(from_function(apply, params), inputs[0]), list[Fit]()
+    mask = distill_ticket(linear, student, inputs, kept_per_weight=1.0, seed=0, report=fits.append)
+    every = np.concatenate(inputs)
+    wanted = np.asarray(linear.apply(linear.params, every))
+    found = np.asarray(student.apply(mask.multiply(student.params), every))
+    assert fits[0].error == pytest.approx(np.square(found - wanted).sum() / np.square(wanted).sum(), rel=1e-3)
+    assert fits[0].error < 0.2

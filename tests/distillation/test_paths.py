@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from annealsubnet.distillation.paths import drop_unread, lay_paths
+from annealsubnet.distillation.paths import copies_of, drop_unread, lay_paths
+from annealsubnet.distillation.sums import copies_in
 
 
 def test_every_neuron_copies_a_part_of_one_input():
@@ -39,3 +40,20 @@ def test_no_weight_of_the_right_sign_leaves_a_neuron_out():
 def test_neurons_that_nobody_reads_are_dropped():
     first = np.ones((2, 2), bool)
     assert drop_unread(first, np.array([[True, False], [False, False]])).tolist() == [[True, False], [True, False]]
+
+
+def test_copies_are_proportional_to_their_leaders():
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(50, 3))
+    weights = rng.normal(size=(3, 20))
+    mask = lay_paths(weights, np.stack([np.maximum(inputs, 0) ** 2, np.maximum(-inputs, 0) ** 2]).mean(axis=1))
+    mask[:, 4] = False
+    copies = copies_of(weights, mask)
+    copied = np.maximum(inputs @ (weights * mask), 0)
+    assert copies.leader_of[4] == -1 and len(copies.leaders) == 6
+    busy = copies.leader_of >= 0
+    wanted = copied[:, copies.leaders[copies.leader_of[busy]]] * copies.ratio[busy]
+    np.testing.assert_allclose(copied[:, busy], wanted)
+    found = copies_in(copied.T @ copied)
+    assert (found.leaders[found.leader_of[busy]] == copies.leaders[copies.leader_of[busy]]).all()
+    np.testing.assert_allclose(found.ratio, copies.ratio)
