@@ -123,7 +123,7 @@ def _classes(network: Network, loss: Loss) -> int | None:
     shape = jax.eval_shape(network.apply, dict(network.params), example).shape
     if len(shape) != 2:
         raise ValueError(f"The network returns {shape[1:]} for an example; {loss.name} takes one vector, [examples, outputs].")
-    return shape[1] if loss is cross_entropy else None
+    return shape[1] if loss.of_classes else None
 
 
 def _check_inputs(network: Network, inputs: np.ndarray) -> None:

@@ -6,6 +6,7 @@ them. A loss brings F as a factor, F_n = Σ_c s_nc s_ncᵀ, so that one backward
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,13 @@ class Loss:
         name: for messages.
         value: `(outputs [batch, classes], labels [batch]) -> [batch]`.
         curvature_factor: `outputs [batch, classes] -> [rank, batch, classes]`, rows s_c with F = Σ_c s_c s_cᵀ; needs no labels.
+        of_classes: whether labels are numbers of classes, one for each output; they are then checked.
     """
 
     name: str
     value: Callable[[Array, Array], Array]
     curvature_factor: Callable[[Array], Array]
+    of_classes: bool = False
 
     def __repr__(self) -> str:
         return f"Loss({self.name!r})"
@@ -52,8 +55,32 @@ def _squared_error_factor(outputs: Float[Array, "batch classes"]) -> Float[Array
     return jnp.broadcast_to(jnp.eye(outputs.shape[1])[:, None, :], (outputs.shape[1], *outputs.shape))
 
 
-cross_entropy = Loss("cross-entropy", _cross_entropy_value, _cross_entropy_factor)
+cross_entropy = Loss("cross-entropy", _cross_entropy_value, _cross_entropy_factor, of_classes=True)
 """Softmax cross-entropy with integer labels, in nats; F = diag p − p pᵀ."""
 
 squared_error = Loss("squared error", _squared_error_value, _squared_error_factor)
 """½ ‖outputs − labels‖²; F = identity."""
+
+
+@cache
+def smoothed_cross_entropy(share: float) -> Loss:
+    """Cross-entropy with smoothed labels: the target is (1 − share) of the label and share / classes of every class.
+
+    Examples that are right still have a slope unless they are right by just enough, which keeps a network from learning its
+    training set by heart. F is that of the cross-entropy.
+
+    Args:
+        share: in [0, 1).
+
+    References:
+        C. Szegedy and others, Rethinking the Inception Architecture for Computer Vision, CVPR 2016, section 7.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share is {share}; give what part of a label is spread over all classes, in [0, 1).")
+
+    def value(outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch"]) -> Float[Array, "batch"]:
+        # Σ_c q_c (lse − o_c) = (1 − share) (lse − o_y) + share (lse − mean o)
+        everyone = jax.nn.logsumexp(outputs, axis=1) - jnp.mean(outputs, axis=1)
+        return (1 - share) * _cross_entropy_value(outputs, labels) + share * everyone
+
+    return Loss(f"cross-entropy with {share:g} of each label smoothed", value, _cross_entropy_factor, of_classes=True)

@@ -4,8 +4,9 @@ Protocol. A network's weights are drawn for each seed (signed constant, rescaled
 runs in the same loop on the same examples in the same order, keeps exactly the same share of each layer, and has a schedule of
 its own that ends at the count of examples at which it is read: a run for each count (a pass is 55,000 images of MNIST, so 1.1
 passes are one epoch of all 60,000). Steps were tuned on the validation part (docs/tickets.md); accuracies are on the test part,
-`--split validation` reads the other. With --shift every method sees images shifted by up to one pixel. `read` counts the
-examples that checks pass, too. The searches without gradients judge masks on 500 examples each. Seconds are processor time.
+`--split validation` reads the other. With --shift every method sees images shifted by up to one pixel; with --smoothing every
+rule has its labels smoothed by that share. `read` counts the examples that checks pass, too. The searches without gradients
+judge masks on 500 examples each. Seconds are processor time.
 Rows that are in the folder already are not measured again; differences are paired over seeds.
 """
 
@@ -14,6 +15,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from matplotlib.figure import Figure
 
 from annealsubnet import Mask, evaluate, examples, find_ticket
 from annealsubnet.examples.ticket_networks import ticket_network
+from annealsubnet.losses import cross_entropy, smoothed_cross_entropy
 from annealsubnet.networks import Network, as_network
 from annealsubnet.report import provenance
 from annealsubnet.tickets import (
@@ -39,10 +42,10 @@ from annealsubnet.tickets import (
     supermask,
 )
 
-RULES: dict[str, Callable[[], Rule]] = {
+RULES: dict[str, Callable[..., Rule]] = {
     "annealed": annealed,
     "sampled": sampled,
-    "temperature zero": lambda: sampled(temperature=0.0),
+    "temperature zero": partial(sampled, temperature=0.0),
     "latent scores": latent_scores,
     "edge-popup": edge_popup,
     "supermask": supermask,
@@ -57,6 +60,7 @@ FIELDS = (
     "seed",
     "passes",
     "batch_size",
+    "smoothing",
     "seen",
     "read",
     "accuracy",
@@ -80,7 +84,7 @@ def shifted(inputs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def measure(options: argparse.Namespace, path: Path) -> None:
     """Append the rows that are missing."""
-    done = {tuple(row[name] for name in FIELDS[:8]) for row in read(path)}
+    done = {tuple(row[name] for name in FIELDS[:9]) for row in read(path)}
     traced: Network | None = None
     for seed in options.seeds:
         named = ticket_network(options.network)
@@ -95,7 +99,7 @@ def measure(options: argparse.Namespace, path: Path) -> None:
                 for method in options.methods:
                     key = (
                         options.network, str(keep), str(options.shift), options.split, method, str(seed), str(passes),
-                        str(options.batch_size),
+                        str(options.batch_size), str(options.smoothing),
                     )  # fmt: skip
                     if key in done:
                         continue
@@ -118,8 +122,11 @@ def found_by(
         mask = SEARCHES[method](network, train, keep=keep, evaluations=evaluations, batch_size=size, seed=seed)
         return mask, (evaluations * size, evaluations * size, float("nan"))
     checks: list[Check] = []
+    step = options.steps.get(method)
+    rule = RULES[method]() if step is None else RULES[method](step=step)
+    loss = smoothed_cross_entropy(options.smoothing) if options.smoothing else cross_entropy
     mask = find_ticket(
-        network, train, keep=keep, passes=passes, batch_size=options.batch_size, rule=RULES[method](), augment=augment,
+        network, train, keep=keep, passes=passes, batch_size=options.batch_size, rule=rule, augment=augment, loss=loss,
         seed=seed, report=checks.append,
     )  # fmt: skip
     return mask, (checks[-1].seen, checks[-1].read, checks[-1].held_in_loss)
@@ -185,6 +192,14 @@ def figure(rows: list[dict[str, str]], out: Path) -> None:
     drawing.savefig(out / "tickets.png", dpi=140)
 
 
+def named_step(text: str) -> tuple[str, float]:
+    """METHOD=STEP."""
+    method, _, step = text.partition("=")
+    if method not in RULES:
+        raise argparse.ArgumentTypeError(f"{method!r} is none of {', '.join(RULES)}")
+    return method, float(step)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,6 +212,8 @@ def main() -> None:
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.5])
     parser.add_argument("--examples", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--smoothing", type=float, default=0.0, help="of labels, for every rule")
+    parser.add_argument("--steps", type=named_step, nargs="+", default=[], metavar="METHOD=STEP", help="instead of the default")
     parser.add_argument("--split", default="test", choices=["test", "validation"])
     parser.add_argument("--shift", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("tickets-results"))
@@ -205,6 +222,7 @@ def main() -> None:
     if options.quick:
         options.network, options.seeds, options.passes = "digits-mlp", [0], [3.0]
         options.methods = [*options.methods, *SEARCHES]
+    options.steps = dict(options.steps)
     options.out.mkdir(parents=True, exist_ok=True)
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "quick")}
     config = {**settings, "versions": provenance.versions(), "machine": provenance.machine()}

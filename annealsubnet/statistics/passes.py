@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.batches import labeled
-from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.losses import Loss
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.streams import chunk_size
 
@@ -25,7 +25,7 @@ def labeled_for(network: Network, batches: Iterable[Any], loss: Loss) -> Iterato
         raise ValueError(
             f"The network returns {outputs.shape[1:]} an example; the loss takes one vector of outputs an example."
         )
-    return labeled(batches, classes=outputs.shape[1] if loss.name == cross_entropy.name else None)
+    return labeled(batches, classes=outputs.shape[1] if loss.of_classes else None)
 
 
 FACTORS = 16
