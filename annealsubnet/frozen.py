@@ -3,8 +3,13 @@
 Without a refit nothing repairs what a removed unit leaves behind, except that other removals may cancel it. To second order in
 the gates the network moves away from itself by D(x) (`annealsubnet.statistics.distance`), whose couplings, within a layer and
 across layers, are just these cancellations. Each round measures D at the mask of the round before and keeps less.
+
+The model is not the distance: far from where it was taken its lowest state need not be the best mask. So it is solved with a
+small and a large charge for every flip, by the sampler and by greedy elimination, and of these candidates the one stays that is
+measured nearest to the dense network (`annealsubnet.statistics.weight_distance.distance_to`: a pass forward for each).
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,15 +17,20 @@ import numpy as np
 
 from annealsubnet.budgets import Budget
 from annealsubnet.losses import Loss
+from annealsubnet.masks import Mask
 from annealsubnet.networks import Network
 from annealsubnet.problems import Problem, gate_problem
 from annealsubnet.selection import Choice, best_state
+from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.statistics.distance import GateDistance, gate_distance
+from annealsubnet.statistics.weight_distance import distance_to
+
+logger = logging.getLogger(__name__)
 
 # Rounds over the sites, each solved with the others held; a few suffice, for the energy falls in every one.
 _SWEEPS = 6
-# What a flip costs beyond the model, in units of its mean curvature.
-_RIDGE = 0.1
+# What a flip costs beyond the model, in units of its mean curvature; a candidate for each.
+_RIDGES = (0.1, 1.0)
 
 
 def select_frozen(
@@ -45,23 +55,43 @@ def select_frozen(
         seed: of all that is random.
     """
     measured = gate_distance(network, batches, unit=budget.unit, sites=budget.selected, gates=kept, loss=loss)
-    places, problem = measured.places, distance_problem(measured, num_kept=budget.total)
+    candidates = [
+        state
+        for ridge in _RIDGES
+        for state in _candidates(measured, budget, ridge=ridge, choice=choice, seed=seed)
+    ]  # fmt: skip
+    masks = [{name: state[place] for name, place in measured.places.items()} for state in np.unique(candidates, axis=0)]
+    if len(masks) == 1:
+        return masks[0]
+    distances = [
+        distance_to(network, batches, params=Mask.of(network, budget.unit, mask).multiply(network.params), loss=loss)
+        for mask in masks
+    ]
+    logger.info("candidates are at distances %s", ", ".join(f"{distance:.4g}" for distance in distances))
+    return masks[int(np.argmin(distances))]
+
+
+def _candidates(measured: GateDistance, budget: Budget, *, ridge: float, choice: Choice, seed: int) -> list[np.ndarray]:
+    """The sampler's state and that of greedy elimination, both with the budget's counts."""
+    places, at = measured.places, measured.gates > 0
+    problem = distance_problem(measured, num_kept=budget.total, ridge=ridge)
     if budget.scope == "network":
-        state = _with_one_each(best_state(problem, choice, seed=seed), problem, list(places.values()))
-    else:
-        state = _by_layer(problem, places, budget.counts, measured.gates > 0, choice, seed)
-    return {name: state[place] for name, place in places.items()}
+        found = best_state(problem, choice, seed=seed), eliminate(problem).kept(budget.total)
+        return [_with_one_each(state, problem, list(places.values())) for state in found]
+    counts = [budget.counts[name] for name in places]
+    eliminated = eliminate(problem, places=list(places.values()), counts=counts).kept(sum(counts))
+    return [_by_layer(problem, places, budget.counts, at, choice, seed), eliminated]
 
 
-def distance_problem(measured: GateDistance, *, num_kept: int | None = None) -> Problem:
-    """The distance as a problem over the units of all sites, with a small charge for every flip."""
+def distance_problem(measured: GateDistance, *, num_kept: int | None = None, ridge: float = _RIDGES[0]) -> Problem:
+    """The distance as a problem over the units of all sites, with a charge for every flip in units of the mean curvature."""
     return gate_problem(
         {name: place.stop - place.start for name, place in measured.places.items()},
         measured.curvature,
         gradient=measured.gradient,
         at=measured.gates,
         value=measured.value,
-        ridge=_RIDGE * float(np.diag(measured.curvature).mean()),
+        ridge=ridge * float(np.diag(measured.curvature).mean()),
         num_kept=num_kept,
     )
 
