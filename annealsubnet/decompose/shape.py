@@ -58,7 +58,7 @@ def shape_of(problems: Problem | Iterable[Problem]) -> Shape:
 
 
 def _one(problem: Problem) -> Shape:
-    graph = scipy.sparse.csr_array(problem.couplings)
+    graph = scipy.sparse.csr_array(problem.couplings, copy=True)
     graph.eliminate_zeros()
     if not problem.size:
         return Shape(0, 0, 0, 0, 0, 0)

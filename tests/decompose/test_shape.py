@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from annealsubnet.decompose import Shape, shape_of
 from annealsubnet.problems import Problem
@@ -32,3 +33,9 @@ def test_problems_that_are_solved_apart_add_up():
     ring = problem(6, [(i, (i + 1) % 6) for i in range(6)])
     assert shape_of([ring, problem(2, [(0, 1)]), ring]) == Shape(14, 13, 3, 6, 2, 2)
     assert shape_of([]) == Shape(0, 0, 0, 0, 0, 0)
+
+
+def test_a_sparse_problem_is_counted_and_left_alone():
+    couplings = scipy.sparse.csr_array(np.array([[0.0, 2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    couplings.data.setflags(write=False)
+    assert shape_of(Problem(np.zeros(3), couplings)) == Shape(3, 1, 2, 2, 1, 1)
