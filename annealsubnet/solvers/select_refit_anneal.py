@@ -162,7 +162,7 @@ def _descend(visits: int, temperature: float, task: Task, state: State) -> None:
     while not _walk(left, temperature, task, state):
         rebuild(task.gram, task.column, task.size, state)
         task.counters[2] += 1
-        left = np.int64(0)  # a literal would have the walk compiled once more
+        left *= 0  # for a literal 0 the walk would be compiled once more
 
 
 @njit(**INNER)
