@@ -78,6 +78,18 @@ def example(
     return Example(model, linen, function, inputs)
 
 
+class Classifier(nnx.Module):
+    """Two layers, from 6 inputs to 3 classes."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Linear(6, 9, rngs=rngs)
+        self.out = nnx.Linear(9, 3, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.out(nnx.relu(self.first(inputs)))
+
+
 class NnxMlp(nnx.Module):
     def __init__(self, activations: tuple[Any, Any], rngs: nnx.Rngs):
         self.fc1, self.fc2, self.out = nnx.Linear(6, 8, rngs=rngs), nnx.Linear(8, 7, rngs=rngs), nnx.Linear(7, 3, rngs=rngs)

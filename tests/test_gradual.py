@@ -4,31 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from annealsubnet import Mask, evaluate, prune
 from annealsubnet.gradual import Trained, Training, train_kept
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network
-
-
-class Network(nnx.Module):
-    """A small classifier."""
-
-    def __init__(self) -> None:
-        rngs = nnx.Rngs(0)
-        self.first = nnx.Linear(6, 9, rngs=rngs)
-        self.out = nnx.Linear(9, 3, rngs=rngs)
-
-    def __call__(self, inputs):
-        return self.out(nnx.relu(self.first(inputs)))
+from tests.models import Classifier
 
 
 @pytest.fixture(scope="module")
 def case():
     inputs = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
     labels = np.argmax(inputs[:, :3], axis=1)
-    return as_network(Network(), inputs), [(inputs[:70], labels[:70]), (inputs[70:], labels[70:])]
+    return as_network(Classifier(), inputs), [(inputs[:70], labels[:70]), (inputs[70:], labels[70:])]
 
 
 def test_a_step_is_the_optimizers_on_what_is_kept(case):

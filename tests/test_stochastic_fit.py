@@ -4,29 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from annealsubnet import Mask
 from annealsubnet.networks import as_network
 from annealsubnet.stochastic_fit import fit_by_batches
-
-
-class Network(nnx.Module):
-    """A small classifier."""
-
-    def __init__(self) -> None:
-        rngs = nnx.Rngs(0)
-        self.first = nnx.Linear(6, 9, rngs=rngs)
-        self.out = nnx.Linear(9, 3, rngs=rngs)
-
-    def __call__(self, inputs):
-        return self.out(nnx.relu(self.first(inputs)))
+from tests.models import Classifier
 
 
 @pytest.fixture(scope="module")
 def case():
     inputs = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
-    network = as_network(Network(), inputs)
+    network = as_network(Classifier(), inputs)
     rng = np.random.default_rng(1)
     return (
         network,

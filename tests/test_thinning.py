@@ -5,7 +5,6 @@ from itertools import combinations
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from annealsubnet import Mask, thin
 from annealsubnet.budgets import budget_of
@@ -15,24 +14,13 @@ from annealsubnet.networks import as_network, from_function
 from annealsubnet.selection import Choice
 from annealsubnet.statistics.weight_distance import distance_to
 from annealsubnet.thinning import thin_weights
-
-
-class Network(nnx.Module):
-    """A small classifier."""
-
-    def __init__(self) -> None:
-        rngs = nnx.Rngs(0)
-        self.first = nnx.Linear(6, 9, rngs=rngs)
-        self.out = nnx.Linear(9, 3, rngs=rngs)
-
-    def __call__(self, inputs):
-        return self.out(nnx.relu(self.first(inputs)))
+from tests.models import Classifier
 
 
 @pytest.fixture(scope="module")
 def case():
     inputs = np.random.default_rng(0).normal(size=(80, 6)).astype(np.float32)
-    return as_network(Network(), inputs), inputs
+    return as_network(Classifier(), inputs), inputs
 
 
 @pytest.mark.parametrize("effort", [0, 10])
