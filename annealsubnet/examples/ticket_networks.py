@@ -5,6 +5,7 @@ References:
     V. Ramanujan and others, What's Hidden in a Randomly Weighted Neural Network?, CVPR 2020, table 1.
 """
 
+import re
 from functools import partial
 
 import jax
@@ -53,15 +54,21 @@ class ConvNet(nnx.Module):
         return self.fc3(nnx.relu(self.fc2(nnx.relu(self.fc1(x)))))
 
 
+
+
+def _lenet(*hidden: int) -> NamedNetwork:
+    """Dense layers for MNIST with that many hidden neurons."""
+    name = "lenet-" + "-".join(map(str, hidden))
+    return NamedNetwork(name, "mnist", partial(MLP, (28, 28, 1), (*hidden, 10), use_bias=False), Scaling(255, 0.1307, 0.3081))
+
+
 _CIFAR = (32, 32, 3)
 
 TICKET_NETWORKS: dict[str, NamedNetwork] = {
     network.name: network
     for network in [
         NamedNetwork("digits-mlp", "digits", partial(MLP, (8, 8, 1), (128, 64, 10), use_bias=False), Scaling(16, 0.3, 0.37)),
-        NamedNetwork(
-            "lenet-300-100", "mnist", partial(MLP, (28, 28, 1), (300, 100, 10), use_bias=False), Scaling(255, 0.1307, 0.3081)
-        ),
+        _lenet(300, 100),
         NamedNetwork("conv-2", "cifar10", partial(ConvNet, _CIFAR, channels=(64,)), Scaling(255, 0.473, 0.251)),
         NamedNetwork("conv-4", "cifar10", partial(ConvNet, _CIFAR, channels=(64, 128)), Scaling(255, 0.473, 0.251)),
     ]
@@ -70,7 +77,7 @@ TICKET_DEFAULTS = {"digits": "digits-mlp", "mnist": "lenet-300-100", "cifar10": 
 
 
 def ticket_network(name: str) -> NamedNetwork:
-    """The network of that name: of this list, or of the trained ones.
+    """The network of that name: of this list, of the trained ones, or a LeNet of other widths, as in "lenet-75-25".
 
     Raises:
         ValueError: when there is none, with the names there are.
@@ -80,6 +87,9 @@ def ticket_network(name: str) -> NamedNetwork:
         'cifar10'
     """
     found = TICKET_NETWORKS.get(name) or NETWORKS.get(name)
+    if found is None and (widths := re.fullmatch(r"lenet-([1-9]\d*)-([1-9]\d*)", name)):
+        found = _lenet(*map(int, widths.groups()))
     if found is None:
-        raise ValueError(f"There is no network {name!r}; use one of {', '.join({**TICKET_NETWORKS, **NETWORKS})}.")
+        known = ", ".join({**TICKET_NETWORKS, **NETWORKS})
+        raise ValueError(f"There is no network {name!r}; use one of {known}, or a LeNet of other widths, as in lenet-75-25.")
     return found

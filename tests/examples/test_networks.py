@@ -10,6 +10,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from annealsubnet.examples import NETWORKS, load, load_checkpoint, named_network, network_for
+from annealsubnet.examples.ticket_networks import ticket_network
 
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -45,6 +46,13 @@ def test_normalization_is_the_published_one():
     assert np.allclose(named_network("mlpnet").normalize(raw), (raw / 255 - 0.1307) / 0.3081, atol=1e-6)
     assert np.allclose(named_network("resnet20").normalize(raw), (raw / 255 - 0.5) / 0.5, atol=1e-6)
     assert np.allclose(named_network("lenet-300-100").normalize(raw), raw / 256, atol=1e-6)
+
+
+def test_a_lenet_has_the_widths_in_its_name():
+    model = ticket_network("lenet-75-25").build(seed=0)
+    assert [layer.kernel[...].shape for layer in (model.fc1, model.fc2, model.fc3)] == [(784, 75), (75, 25), (25, 10)]
+    with pytest.raises(ValueError, match="as in lenet-75-25"):
+        ticket_network("lenet-0-25")
 
 
 def test_dense_weights_are_transposed(tmp_path):
