@@ -54,8 +54,6 @@ class ConvNet(nnx.Module):
         return self.fc3(nnx.relu(self.fc2(nnx.relu(self.fc1(x)))))
 
 
-
-
 def _lenet(*hidden: int) -> NamedNetwork:
     """Dense layers for MNIST with that many hidden neurons."""
     name = "lenet-" + "-".join(map(str, hidden))
