@@ -53,6 +53,10 @@ class Choice:
     degree: int | None = None
     pattern: Pattern | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.effort, int | np.integer) or self.effort < 0:
+            raise ValueError(f"effort is {self.effort!r}; give a whole number of sweeps, or 0 for descent only.")
+
 
 def select_site(
     network: Network,

@@ -196,6 +196,8 @@ def test_layers_are_left_out():
         ({"keep": 0.5, "unit": "synapse"}, "synapse"),
         ({"keep": 0.5, "scope": "galaxy"}, "galaxy"),
         ({"keep": 0.5, "rounds": 0}, "rounds"),
+        ({"keep": 0.5, "effort": -1}, "effort is -1"),
+        ({"keep": 0.5, "ridge": -1.0}, "ridge"),
     ],
 )
 def test_bad_requests_say_what_was_found(options, words):
