@@ -189,7 +189,8 @@ def _by_layer(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> 
     for name, old in state["scores"].items():
         slope = gradient[name]
         mean[name] = _MEAN * state["mean"][name] + (1 - _MEAN) * slope
-        square[name] = _SQUARE * state["square"][name] + (1 - _SQUARE) * jnp.mean(slope**2)
+        # XLA makes a dot product of a bare sum of squares, whose rounding depends on the number of threads.
+        square[name] = _SQUARE * state["square"][name] + (1 - _SQUARE) * jnp.mean(slope**2 + _TINY**2)
         size = jnp.sqrt(square[name] / (1 - _SQUARE**clock.number)) + _TINY
         scores[name] = old - clock.step * mean[name] / (1 - _MEAN**clock.number) / size
     return {**state, "scores": scores, "mean": mean, "square": square}

@@ -145,14 +145,19 @@ def test_initializations_have_the_right_deviation():
 
 _THREADS = """
 import numpy as np
-from flax import nnx
-from annealsubnet.examples import load, named_network
-from annealsubnet.tickets import find_ticket, initialize
-data, named = load("digits", seed=0), named_network("digits-mlp")
-batches = list(data.batches("train", 500, normalize=named.normalize))
-model = initialize(named.build(seed=0), keep=0.5, example=batches[0][0], seed=0)
-mask = find_ticket(model, batches, passes=3, seed=0)
+import jax
+from annealsubnet.examples.ticket_networks import ticket_network
+from annealsubnet.tickets import annealed, find_ticket, initialize
+from annealsubnet.tickets.rules import Clock
+rng = np.random.default_rng(0)
+batches = [(rng.normal(size=(500, 28, 28, 1)).astype(np.float32), rng.integers(0, 10, 500))]
+model = initialize(ticket_network("lenet-300-100").build(seed=0), keep=0.5, example=batches[0][0], seed=0)
+mask = find_ticket(model, batches, passes=4, seed=0)
 print("".join(np.packbits(kept).tobytes().hex() for kept in mask.kept.values()))
+slope = {"fc1": rng.normal(size=(784, 300)).astype(np.float32)}
+state = {"scores": slope, "mean": slope, "square": {"fc1": np.float32(0)}}
+state = jax.jit(annealed().update)(state, slope, Clock(np.float32(1), np.float32(1), np.float32(1)))
+print(np.asarray(state["scores"]["fc1"]).tobytes().hex()[::64], float(state["square"]["fc1"]).hex())
 """
 
 
