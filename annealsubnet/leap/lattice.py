@@ -9,8 +9,8 @@ run on line x and a horizontal run on line y. Chains of blocks i = 1 … b at (x
 
 that is, if the x's before every j, and the y's after every i, are intervals. Every such order of x's and y's is a *shape*;
 the staircase is one. Shapes interlock, tracks with defects are left out one by one, and so a graph holds far more cliques
-than it holds tiles with one template each. Where cliques go is improved by ruin and recreate: windows are emptied and
-filled again.
+than it holds tiles with one template each. Where cliques go is improved by ruin and recreate, annealed: windows are emptied
+and filled again, and what is worth less is kept with a probability that falls.
 
 References:
     T. Boothby, A. D. King, A. Roy, "Fast clique minor generation in Chimera qubit connectivity graphs", Quantum Information
@@ -35,9 +35,8 @@ _ALL_ORDERS = 4
 # A clique may cost up to these multiples of what it needs on a graph without defects, tried in this order.
 _DEARER = (1.0, 1.06, 1.12, 1.2, 1.4)
 _ROUNDS_A_CHECK = 25
-# Windows in multiples of the most blocks of a clique. With 2, P16 holds 44 to 47 K24 (two runs of 2500 rounds; with 1,
-# 43 and 44); Z12, where blocks are wide, 44 instead of 46.
-_WIDTH = {"zephyr": 1, "pegasus": 2}
+# The first temperature of ruin and recreate, in qubits; it falls linearly to zero.
+_HOT = 10.0
 _MOST_SHAPES = 64
 
 
@@ -202,12 +201,18 @@ def place_cliques(
     count = kernels.fill_all(
         arrays, usable, reach, kinds, groups, limits, window, directions, random, placed, chains, count, waiting, 0
     )
-    width = _WIDTH[target.topology] * int(kinds[1].max())
-    for _ in range(0, rounds, _ROUNDS_A_CHECK):
+    width, best = int(kinds[1].max()), (-1.0, 0, placed, chains)
+    for number in range(0, rounds, _ROUNDS_A_CHECK):
         if not waiting.sum() or time.perf_counter() > deadline:
             break
-        found = (placed, chains, count, waiting, _ROUNDS_A_CHECK, width)
+        temperature = _HOT * (1 - number / rounds)
+        found = (placed, chains, count, waiting, _ROUNDS_A_CHECK, width, temperature)
         count = kernels.improve(arrays, usable, reach, kinds, groups, limits, random, *found)
+        worth = kernels.worth(placed, count, groups)
+        if worth > best[0]:
+            best = (worth, count, placed[:count].copy(), chains[:count].copy())
+    if waiting.sum() and best[1]:
+        _, count, placed, chains = best
     return _chains(lattice, kinds[0], groups, placed[:count], chains[:count], sizes)
 
 

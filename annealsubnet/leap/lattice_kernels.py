@@ -224,8 +224,14 @@ def worth(placed, count, groups):
 
 
 @njit(**OPTIONS)
-def improve(lattice, free, reach, kinds, groups, limits, random, placed, chains, count, waiting, rounds, width):
-    """Ruin and recreate: empty a random window, fill it anew in random order and shapes, keep that if it is worth no less.
+def improve(lattice, free, reach, kinds, groups, limits, random, placed, chains, count, waiting, rounds, width, temperature):
+    """Ruin and recreate: empty a random window, fill it anew in random order and shapes, keep that by the Metropolis rule.
+
+    Args:
+        lattice, free, reach, kinds, groups, limits, random, placed, chains, count, waiting: as in `fill_all`; overwritten.
+        rounds: windows.
+        width: of a window, about.
+        temperature: in qubits of worth; at 0 what is worth less is never kept.
 
     Returns:
         How many cliques are placed; the arrays hold the packing.
@@ -251,7 +257,8 @@ def improve(lattice, free, reach, kinds, groups, limits, random, placed, chains,
         made = fill_all(
             lattice, free, reach, kinds, groups, limits, window, directions, random, placed, chains, left, waiting, start
         )
-        if worth(placed, made, groups) >= value:
+        threshold = np.log((next_random(random) + 1) / 2.0**31)
+        if worth(placed, made, groups) >= value + temperature * threshold:
             count = made
         else:
             free[:], reach[:] = before[0], before[1]

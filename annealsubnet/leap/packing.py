@@ -29,7 +29,7 @@ from annealsubnet.leap.working_graphs import WorkingGraph, working_graph
 from annealsubnet.problems import Problem
 
 # Windows that are emptied and filled again while parts are left out.
-_ROUNDS = {"zephyr": 4000, "pegasus": 2500}
+_ROUNDS = {"zephyr": 4000, "pegasus": 8000}
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
 
