@@ -28,8 +28,8 @@ from annealsubnet.leap.lattice import place_cliques
 from annealsubnet.leap.working_graphs import WorkingGraph, working_graph
 from annealsubnet.problems import Problem
 
-# Windows that are emptied and filled again while parts are left out.
-_ROUNDS = {"zephyr": 4000, "pegasus": 8000}
+# Windows that are emptied and filled again while parts are left out: at least so many, and so many for each qubit.
+_ROUNDS, _ROUNDS_A_QUBIT = 2000, {"zephyr": 0.9, "pegasus": 1.5}
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
 
@@ -193,7 +193,8 @@ def _places(
     if not empty or wanted not in known:
         flat = [size for size, count in wanted for _ in range(count)]
         left = max(0.0, deadline - time.perf_counter())
-        cliques = place_cliques(target, free, flat, seed=seed, rounds=_ROUNDS[target.topology], time_limit=left)
+        rounds = max(_ROUNDS, round(_ROUNDS_A_QUBIT[target.topology] * len(target.graph)))
+        cliques = place_cliques(target, free, flat, seed=seed, rounds=rounds, time_limit=left)
         places: dict[int, list[Chains]] = {}
         for position in sorted(cliques, reverse=True):
             places.setdefault(flat[position], []).append(cliques[position])
