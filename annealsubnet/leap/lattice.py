@@ -201,7 +201,8 @@ def place_cliques(
     count = kernels.fill_all(
         arrays, usable, reach, kinds, groups, limits, window, directions, random, placed, chains, count, waiting, 0
     )
-    width, best = int(kinds[1].max()), (-1.0, 0, placed, chains)
+    width = int(kinds[1].max())
+    best = (kernels.worth(placed, count, groups), count, placed[:count].copy(), chains[:count].copy())
     for number in range(0, rounds, _ROUNDS_A_CHECK):
         if not waiting.sum() or time.perf_counter() > deadline:
             break
@@ -209,10 +210,9 @@ def place_cliques(
         found = (placed, chains, count, waiting, _ROUNDS_A_CHECK, width, temperature)
         count = kernels.improve(arrays, usable, reach, kinds, groups, limits, random, *found)
         worth = kernels.worth(placed, count, groups)
-        if worth > best[0]:
+        if worth > best[0] or not waiting.sum():
             best = (worth, count, placed[:count].copy(), chains[:count].copy())
-    if waiting.sum() and best[1]:
-        _, count, placed, chains = best
+    _, count, placed, chains = best
     return _chains(lattice, kinds[0], groups, placed[:count], chains[:count], sizes)
 
 

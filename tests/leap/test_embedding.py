@@ -158,6 +158,14 @@ def test_cliques_of_mixed_sizes_are_disjoint_and_valid(target):
         used |= qubits
 
 
+def test_annealing_a_packing_gains_cliques_and_never_costs_one():
+    def placed(target, rounds):
+        return len(place_cliques(target, set(target.graph), [5] * 60, seed=0, rounds=rounds, time_limit=60.0))
+
+    first, few, many = ([placed(target, rounds) for target in TARGETS] for rounds in (0, 25, 200))
+    assert all(np.greater_equal(few, first)) and all(np.greater_equal(many, first)) and sum(many) > sum(first)
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
 def test_a_packing_accounts_for_every_part(target):
     parts = [clique(12), ring(30), clique(3), ring(16, 2), clique(1), clique(200), Problem(np.zeros(0), np.zeros((0, 0)))] * 2
