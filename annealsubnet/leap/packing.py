@@ -29,7 +29,7 @@ from annealsubnet.leap.working_graphs import WorkingGraph, working_graph
 from annealsubnet.problems import Problem
 
 # Windows that are emptied and filled again while parts are left out: at least so many, and so many for each qubit.
-_ROUNDS, _ROUNDS_A_QUBIT = 2000, {"zephyr": 0.9, "pegasus": 1.5}
+_ROUNDS, _ROUNDS_A_QUBIT = 2000, {"zephyr": 3.5, "pegasus": 1.5}
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
 
