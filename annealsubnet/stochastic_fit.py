@@ -9,9 +9,9 @@ over the kept weights, the biases, and scales and biases of normalizations (θ).
 outputs f_0 that is ½ (f_θ − f_0)ᵀ F (f_θ − f_0) with F the Hessian of cross-entropy at outputs f_0 / T, the distance that the
 other fit minimizes; a temperature above 1 also holds what the dense network is sure of. No labels are read.
 
-Large steps lead away from a dense network that is near already, and small ones never arrive from afar. So some examples are
-held out, the learning rate is the one of several whose short trial ends nearest on those, and the fit counts only if it ends
-nearer than it began.
+Large steps lead away from the dense outputs where these are near already, and small ones never arrive from afar. So some
+examples are held out, the learning rate is the one of several whose short trial ends nearest on those, and the fit counts only
+if it ends nearer than it began.
 
 References:
     Hinton, Vinyals, Dean, *Distilling the knowledge in a neural network*, 2015, section 2.
@@ -40,6 +40,7 @@ TEMPERATURE = 4.0
 _EVERY, _MOST = 10, 200
 """One example in so many is held out, and so many at most."""
 _RATES = (3e-3, 1e-3, 3e-4)
+"""Learning rates that are tried."""
 _TRIAL = 5
 """A trial of a learning rate takes a part of the examples, one in so many."""
 _ADAM = optax.scale_by_adam()
@@ -86,7 +87,7 @@ def fit_by_batches(
     Raises:
         ValueError: for bad batches, a mask for another model, or numbers that are not positive.
     """
-    rates = (learning_rate,) if isinstance(learning_rate, int | float) else tuple(learning_rate)
+    rates = tuple(np.ravel(learning_rate).tolist())
     if not rates or min(examples, batch_size) < 1 or min(*rates, temperature) <= 0:
         raise ValueError(
             f"examples is {examples}, batch_size {batch_size}, learning_rate {learning_rate} and temperature {temperature}; "

@@ -138,8 +138,8 @@ class Ticket:
     """
 
     network: Annotated[str | None, _word("NAME|MODULE:FUNCTION")] = None
-    """lenet-300-100, conv-2, conv-4 or another named network; or your own: a function that returns (model, training data,
-    test data). One that fits the data if not given."""
+    """lenet-300-100 (or other widths), conv-2, conv-4 or another named network; or your own: a function that returns (model,
+    training data, test data). One that fits the data if not given."""
 
     data: Annotated[str | None, _word("digits|mnist|cifar10|FILE.npz")] = None
     """Data to use; digits, or what --network is for, if not given."""
