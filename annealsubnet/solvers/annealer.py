@@ -111,7 +111,7 @@ class Annealer(dimod.Sampler, dimod.Initialized):
                 optimum in a tenth to a hundredth of the time of annealing alone.
             presolve: fix variables by roof duality and anneal connected components apart, which keeps an optimum.
             backend: "numba" for the CPU's kernels, "jax" for those of an accelerator (which have no early stop); by
-                default the latter only where JAX has a GPU or TPU and the work is worth its transfer.
+                default the latter only where JAX has a GPU or TPU, for flips, and many large reads fill it.
             **unknown: refused.
 
         Returns:

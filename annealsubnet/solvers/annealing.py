@@ -17,8 +17,9 @@ from annealsubnet.solvers.tabu import walk_reads
 from annealsubnet.solvers.tempering import temper_reads
 from annealsubnet.solvers.vectors import LANES
 
-# Proposals from which an accelerator is worth its compilation and transfers.
-_DEVICE_WORK = 1e9
+# Proposals from which an accelerator is worth its compilation and transfers, and variables of all reads from which its sweep
+# takes longer than the launches of its kernels (docs/performance.md).
+_DEVICE_WORK, _DEVICE_WIDTH = 1e9, 1e6
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ def _run(
 
 
 def _on_device(energy: Energy, options: Options) -> bool:
-    """Whether JAX's kernels are asked for, or JAX is at hand with an accelerator and the work is worth it."""
+    """Whether JAX's kernels are asked for, or JAX is at hand with an accelerator and many reads of many flips are worth it."""
     if options.backend != "auto":
         return options.backend == "jax"
-    only_numba = ("groups", "target", "time_limit", "interrupt_function", "num_replicas", "num_tabu_sweeps")
-    given = options.exchanges or any(getattr(options, name) is not None for name in only_numba)
-    work = float(energy.size) * options.sweeps * (options.num_reads or NUM_READS)
-    if "jax" not in sys.modules or given or work < _DEVICE_WORK:
+    not_there = ("num_kept", "groups", "target", "time_limit", "interrupt_function", "num_replicas", "num_tabu_sweeps")
+    given = options.exchanges or any(getattr(options, name) is not None for name in not_there)
+    width = float(energy.size) * (options.num_reads or NUM_READS)
+    if "jax" not in sys.modules or given or width < _DEVICE_WIDTH or width * options.sweeps < _DEVICE_WORK:
         return False
     return bool(sys.modules["jax"].default_backend() in ("gpu", "tpu"))
 

@@ -1,6 +1,7 @@
 """The annealer's kernels in JAX, for accelerators: reads and problems are vectorized, not threads.
 
-- `flip_dense`: Metropolis flips in sequence, each variable in all reads of all problems at once.
+- `flip_dense`: Metropolis flips in sequence, each variable in all reads of all problems at once. An accelerator would spend its
+  time on launching kernels for every flip, so sixteen are decided in one pass, by their own fields; then all hear of it.
 - `flip_sparse`: chromatic updates; variables of one color share no coupling, so a whole color is updated in parallel
   from its neighbors' states, and the result is that of flipping them one after the other.
 - `exchange_dense`: a kept variable, drawn uniformly, is put back in its own or any free place j, drawn from the Boltzmann
@@ -23,6 +24,9 @@ from numba import njit
 
 from annealsubnet.solvers.compiled import Energy, Groups, scale_of
 
+_BLOCK = 16
+"""Variables whose flips are passed on to all fields together."""
+
 
 def _energies(linear: Array, fields: Array, states: Array) -> Array:
     return 0.5 * jnp.sum(jnp.where(states, linear[:, None] + fields, 0.0), axis=-1)
@@ -43,31 +47,52 @@ def flip_dense(
     *,
     keep_best: bool,
 ) -> Bool[Array, "problems reads variables"]:
-    """Anneal dense problems by flips; every read of every problem flips the same variable at the same time."""
+    """Anneal dense problems by flips; every read of every problem flips the same variables at the same time."""
     size = linear.shape[1]
-
-    def fields_of(states: Array) -> Array:
-        kept = states.astype(linear.dtype)
-        return linear[:, None] + jnp.einsum("prj,pij->pri", kept, couplings, precision="highest")
+    width = min(_BLOCK, size)
 
     def sweep(carry: Any, inputs: Any) -> Any:
-        states, best = carry
+        states, fields, best = carry
         beta, sweep_key = inputs
         limits = jax.random.exponential(sweep_key, (size, *states.shape[:2]))
+        flip = partial(_flip_block, couplings, beta, limits)
+        both = jax.lax.fori_loop(0, size // width, lambda i, both: flip(i * width, width, both), (states, fields))
+        rest = size % width
+        states, fields = flip(size - rest, rest, both) if rest else both
+        return (states, fields, _keep_best(best, states, _energies(linear, fields, states)) if keep_best else best), None
 
-        def flip(i: Array, both: Any) -> Any:
-            states, fields = both
-            direction = 1.0 - 2.0 * states[:, :, i]
-            accepted = beta * direction * fields[:, :, i] < limits[i]
-            change = jnp.where(accepted, direction, 0.0)
-            return states.at[:, :, i].set(states[:, :, i] ^ accepted), fields + change[..., None] * couplings[:, i, None]
-
-        states, fields = jax.lax.fori_loop(0, size, flip, (states, fields_of(states)))
-        return (states, _keep_best(best, states, _energies(linear, fields, states)) if keep_best else best), None
-
-    best = (states, _energies(linear, fields_of(states), states))
-    (states, best), _ = jax.lax.scan(sweep, (states, best), (betas, jax.random.split(key, betas.shape[0])))
+    fields = linear[:, None] + jnp.einsum("prj,pij->pri", states.astype(linear.dtype), couplings, precision="highest")
+    start = (states, fields, (states, _energies(linear, fields, states)))
+    (states, _, best), _ = jax.lax.scan(sweep, start, (betas, jax.random.split(key, betas.shape[0])))
     return best[0] if keep_best else states
+
+
+def _flip_block(
+    couplings: Array, beta: Array, limits: Array, first: Any, width: int, both: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Flip variables one after the other, and then tell all fields of it at once.
+
+    Only the fields of these variables follow each flip; written out, so that they are compiled to one pass.
+    """
+    states, fields = both
+    rows = jax.lax.dynamic_slice_in_dim(couplings, first, width, axis=1)
+    among = jax.lax.dynamic_slice_in_dim(rows, first, width, axis=2)
+    own = jnp.unstack(jax.lax.dynamic_slice_in_dim(states, first, width, axis=2), axis=2)
+    costs = list(jnp.unstack(jax.lax.dynamic_slice_in_dim(fields, first, width, axis=2), axis=2))
+    limits = jax.lax.dynamic_slice_in_dim(limits, first, width, axis=0)
+    flips, changes = [], []
+    for i in range(width):
+        direction = 1.0 - 2.0 * own[i]
+        accepted = beta * direction * costs[i] < limits[i]
+        change = jnp.where(accepted, direction, 0.0)
+        for j in range(i + 1, width):
+            costs[j] = costs[j] + change * among[:, i, j, None]
+        flips.append(own[i] ^ accepted)
+        changes.append(change)
+    states = jax.lax.dynamic_update_slice_in_dim(states, jnp.stack(flips, axis=-1), first, axis=2)
+    change = jnp.stack(changes, axis=-1)
+    # A sum, not a product of matrices, for which the rows would be copied first.
+    return states, fields + jnp.sum(change[..., None] * rows[:, None], axis=2)
 
 
 @partial(jax.jit, static_argnames="keep_best")
