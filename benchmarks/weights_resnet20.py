@@ -15,8 +15,9 @@ too. "annealed" takes three sweeps, so that with a fifth of all weights kept it 
 accuracy after each of the two, and after the statistics of BatchNorms have then been taken again, relative to those of the
 dense network on the same images (`annealsubnet.renormalize`).
 
-`gradual`: in each of some stages a method chooses on 400 images, and what is left is trained on labels with Adam over images of
-the 16,000; the section's rows say how many gradients of single examples that took in all.
+`gradual`: in each of `--stages` a method chooses on 400 images, until after `--ramp` of them all is gone that has to go; what
+is left is trained on labels with Adam over `--trained-on` of the 16,000 images. The section's rows say how many gradients of
+single examples that took in all. Rows of other settings of these belong into another folder.
 """
 
 import argparse
@@ -47,7 +48,16 @@ METHODS: dict[str, Callable[..., Any]] = {
     **{name: baselines.ON_REQUEST[name] for name in ("obc", "alps", "sparsegpt", "wanda", "forward", "sparse-swaps")},
 }
 CALIBRATION, VALIDATION, FITTED_ON = 400, 4_000, 6_400
-STAGES, TRAINED_ON = 2, 12_800
+
+
+@dataclass(frozen=True)
+class Course:
+    """Gradual pruning: stages, the share of them in which weights go, images trained on in each, and Adam's rate."""
+
+    stages: int
+    ramp: float
+    trained_on: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ def one_shot(given: Case, name: str, options: dict[str, Any], *, seed: int, cali
     }
 
 
-def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calibration: int, trained_on: int) -> dict[str, Any]:
+def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calibration: int, course: Course) -> dict[str, Any]:
     """Prune in stages, training in between, and measure."""
 
     def choose(model: Any, batches: Any, **others: Any) -> Any:
@@ -145,14 +155,15 @@ def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calib
 
     began = time.perf_counter()
     run = partial(baselines.gradual, given.network, [given.pool], seed=seed, choose=choose)
-    mask, pruned = run(stages=STAGES, examples=trained_on, keep=options["keep"])
+    rest = {"stages": course.stages, "ramp": course.ramp, "learning_rate": course.learning_rate}
+    mask, pruned = run(examples=course.trained_on, keep=options["keep"], **rest)
     seconds = time.perf_counter() - began
     params = given.network.replace(pruned).params
     accuracy = given.accuracy(params)
     again = given.accuracy(renormalize_params(given.network, given.drawn(seed, calibration), params=params))
     spent = {"choose_seconds": seconds, "layers_seconds": 0.0, "fit_seconds": 0.0}
     rates = {"layers": accuracy, "fitted": accuracy, "renormalized": again}
-    return {**counts(mask), **rates, "gradients": STAGES * trained_on, **spent}
+    return {**counts(mask), **rates, "gradients": course.stages * course.trained_on, **spent}
 
 
 def counts(mask: Mask) -> dict[str, int]:
@@ -184,7 +195,8 @@ def run(options: argparse.Namespace) -> None:
     """Measure what is missing, a row at a time."""
     path = options.out / "rows.csv"
     done = {row.key for row in read_rows(path)}
-    calibration, fitted_on, trained_on = (200, 320, 320) if options.quick else (CALIBRATION, FITTED_ON, TRAINED_ON)
+    calibration, fitted_on = (200, 320) if options.quick else (CALIBRATION, FITTED_ON)
+    course = Course(options.stages, options.ramp, 320 if options.quick else options.trained_on, options.learning_rate)
     given = quick_case() if options.quick else case(options.split)
     for seed in options.seeds:
         for section in options.sections:
@@ -193,9 +205,7 @@ def run(options: argparse.Namespace) -> None:
                     if (section, name, sparsity, seed, options.split) in done:
                         continue
                     measure = (
-                        partial(gradual, trained_on=trained_on)
-                        if section == "gradual"
-                        else partial(one_shot, fitted_on=fitted_on)
+                        partial(gradual, course=course) if section == "gradual" else partial(one_shot, fitted_on=fitted_on)
                     )
                     found = measure(given, name, sizes_of(section, sparsity), seed=seed, calibration=calibration)
                     row = Row(section, name, sparsity, seed, options.split, **found)
@@ -255,6 +265,10 @@ def main() -> None:
     parser.add_argument("--sparsities", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", choices=["validation", "test"], default="validation")
+    parser.add_argument("--stages", type=int, default=2)
+    parser.add_argument("--ramp", type=float, default=1.0, help="the share of the stages in which weights go")
+    parser.add_argument("--trained-on", type=int, default=12_800, help="images in each stage")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--quick", action="store_true", help="a small network on digits: seconds, for CI")
     options = parser.parse_args()
     if options.quick:
