@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from annealsubnet.decompose import Part, predict_chains
+from annealsubnet.leap.cliques import place_cliques
 from annealsubnet.leap.embedding import (
     CannotEmbed,
     Edges,
@@ -24,12 +25,11 @@ from annealsubnet.leap.embedding import (
     minor,
     verified,
 )
-from annealsubnet.leap.lattice import place_cliques
 from annealsubnet.leap.working_graphs import WorkingGraph, working_graph
 from annealsubnet.problems import Problem
 
 # Windows that are emptied and filled again while parts are left out: at least so many, and so many for each qubit.
-_ROUNDS, _ROUNDS_A_QUBIT = 2000, {"zephyr": 3.5, "pegasus": 1.5}
+_ROUNDS, _ROUNDS_A_QUBIT = 2000, {"zephyr": 8.0, "pegasus": 0.6}
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
 

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import networkx as nx
 
 from annealsubnet.decompose.chains import clique_chains
-from annealsubnet.leap.lattice import place_cliques
+from annealsubnet.leap.cliques import place_cliques
 from annealsubnet.leap.working_graphs import WorkingGraph
 
 Chains: TypeAlias = tuple[tuple[int, ...], ...]

@@ -1,5 +1,6 @@
 """Laws of embeddings: valid on the working graph, found again on disk, disjoint in a packing, nothing dropped."""
 
+import itertools
 import json
 
 import numpy as np
@@ -13,9 +14,11 @@ from dwave.embedding import verify_embedding  # noqa: E402
 from annealsubnet.decompose import Limits, decompose  # noqa: E402
 from annealsubnet.decompose.chains import clique_chains  # noqa: E402
 from annealsubnet.leap import templates  # noqa: E402
+from annealsubnet.leap.cliques import place_cliques, reach_of  # noqa: E402
 from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, couplings_of, embed, verified  # noqa: E402
-from annealsubnet.leap.lattice import lattice_of, place_cliques, shapes_of  # noqa: E402
+from annealsubnet.leap.lattice import lattice_of  # noqa: E402
 from annealsubnet.leap.packing import pack, pack_jobs  # noqa: E402
+from annealsubnet.leap.shape_kernels import NONE, SCALE, cheapest_shapes, follow  # noqa: E402
 from annealsubnet.leap.templates import clique_chains_on  # noqa: E402
 from annealsubnet.leap.working_graphs import working_graph  # noqa: E402
 from annealsubnet.problems import Problem  # noqa: E402
@@ -123,13 +126,65 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
     assert found == embed(clique(4), TARGETS[0], seed=0) and blocked.read_text() == ""
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7])
-def test_runs_of_every_shape_cross(blocks):
-    for shape in shapes_of(blocks):
-        for i, (column, row, left, right, low, high) in enumerate(shape.tolist()):
-            assert left <= column <= right and low <= row <= high
-            for other in shape[i:].tolist():
-                assert low <= other[1] <= high and other[2] <= column <= other[3]
+def orders(blocks):
+    """All orders of 0 … blocks − 1 of which every first few are an interval."""
+    for turns in itertools.product((False, True), repeat=blocks - 1):
+        left = right = sum(not turn for turn in turns)
+        order = [left]
+        for turn in turns:
+            left, right = (left, right + 1) if turn else (left - 1, right)
+            order.append(right if turn else left)
+        yield order
+
+
+def shape_cost(lattice, reach, columns, rows, size):
+    """Qubits of the cheapest clique of a shape, one run at a time; `columns` and `rows` of its blocks in order."""
+    increments = []
+    for block, (column, row) in enumerate(zip(columns, rows, strict=True)):
+        runs = []
+        for u, line, covered in ((0, column, rows[block:]), (1, row, columns[: block + 1])):
+            low, high = min(covered), max(covered)
+            places = [
+                track[low : high + 1]
+                for track, last in zip(lattice.qubits[u, line], reach[u, line], strict=True)
+                if last[low] >= high
+            ]
+            runs.append(sorted(len(set(qubits.tolist())) for qubits in places))
+        increments += [sum(pair) for pair in zip(*runs, strict=False)]
+    return sum(sorted(increments)[:size]) if len(increments) >= size else None
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
+def test_shapes_are_the_cheapest_of_all(target, blocks):
+    lattice = lattice_of(target)
+    there = np.random.default_rng(0).random(lattice.qubits.shape[:3]) < 0.97
+    usable = (lattice.qubits >= 0) & there[..., None]
+    reach, lines, tracks = reach_of(lattice, usable), lattice.qubits.shape[1], lattice.tracks
+    passed_over = int(0.3 * blocks * tracks)
+    size, window = blocks * tracks - passed_over, (1, min(lines, 9), 0, min(lines, 8))
+    least = {}
+    for left, low in itertools.product(range(1, window[1] - blocks + 1), range(window[3] - blocks + 1)):
+        for columns, rows in itertools.product(orders(blocks), orders(blocks)):
+            at = [left + column for column in columns], [low + row for row in rows[::-1]]
+            cost = shape_cost(lattice, reach, *at, size)
+            if cost is not None:
+                least[left, at[1][-1]] = min(cost, least.get((left, at[1][-1]), cost))
+    codes = np.zeros((blocks, lines, lines + 1, passed_over + 1), np.int8)
+    ends = np.zeros((lines, lines), np.int32)
+    work = [np.zeros((lines, lines, tracks + 1), np.int32) for _ in range(2)]
+    work += [np.zeros((lines + 1, lines + 1, passed_over + 1), np.int32) for _ in range(2)]
+    noise = np.zeros((2, lines), np.int64)
+    cheapest_shapes(lattice.number, reach, noise, blocks, passed_over, window, codes, ends, tuple(work))
+    inside = ends[window[0] : window[1], window[2] : window[3]]
+    found = {(x + window[0], row): int(cost) // SCALE for (x, row), cost in np.ndenumerate(inside) if cost < NONE}
+    assert found == least and least
+    for (x, row), cost in found.items():
+        chains = np.zeros((size, 8), np.int64)
+        assert follow(lattice.number, reach, blocks, passed_over, codes, x, row, chains) == cost
+        for one, other in itertools.combinations(chains.tolist(), 2):
+            crossings = ((one, other), (other, one))
+            assert any(a[2] <= b[4] <= a[3] and b[6] <= a[0] <= b[7] for a, b in crossings)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=repr)
