@@ -1,7 +1,7 @@
 """Chains: how many qubits a variable will take, predicted before anything is spent.
 
-A clique of n variables has a known embedding: its longest chain is read from a table, measured with minorminer's busclique on
-graphs with one percent of defects. A sparse part embeds with shorter chains; their length is predicted from
+A clique of n variables has a known embedding: its longest chain is read from a table, measured on graphs with
+one percent of defects. A sparse part embeds with shorter chains; their length is predicted from
 
     log L = a + b log n + c log d + e log(w + 1),
 
@@ -21,9 +21,10 @@ import numpy as np
 
 from annealsubnet.decompose import part_kernels as kernels
 
-# Largest clique whose longest chain has 1, 2, 3, … qubits, by minorminer 0.2.22 with 1 % of the qubits missing (Z12 and P16).
+# Largest clique whose longest chain has 1, 2, 3, … qubits, by the better of the lattice of lines (`annealsubnet.leap.cliques`)
+# and minorminer 0.2.22, with 1 % of the qubits missing (Z12 and P16).
 CLIQUES = {
-    "zephyr": (4, 8, 24, 40, 56, 64, 80, 95, 110, 126, 141, 155, 169, 176),
+    "zephyr": (4, 8, 24, 40, 56, 72, 86, 102, 118, 130, 144, 158, 174, 176),
     "pegasus": (4, 10, 20, 30, 42, 54, 66, 77, 89, 99, 110, 121, 130, 141, 151),
 }
 _ROWS = {"zephyr": 12, "pegasus": 16}
