@@ -40,10 +40,13 @@ def conclude(folder: Path) -> None:
     priced = [row for row in solutions if row["kind"] == "price"]
     for peer in ("qbsolv", "kerberos"):
         if priced:
-            ours, theirs = column(priced, f"parts_{peer}"), column(priced, peer)
-            slack = 1e-9 * np.abs(ours)
-            wins, losses = int((ours < theirs - slack).sum()), int((ours > theirs + slack).sum())
-            print(f"against {peer} in the same time: better {wins}, equal {len(ours) - wins - losses}, worse {losses}")
+            for name, time in (("parts", "the same time"), ("quarter", "a quarter of its time")):
+                ours, theirs = column(priced, f"{name}_{peer}"), column(priced, peer)
+                slack = 1e-9 * np.abs(ours)
+                wins, losses = int((ours < theirs - slack).sum()), int((ours > theirs + slack).sum())
+                gap = 100 * ((theirs - ours) / np.abs(theirs)).mean()
+                print(f"against {peer} in {time}: better {wins}, equal {len(ours) - wins - losses}, worse {losses};", end=" ")
+                print(f"its energy above ours {gap:.3f} % in the mean")
     for row in packing:
         against = f", peers {row['multiple']} and {row['sublattice']}" if row["multiple"] else ""
         print(f"{row['topology']} {row['kind']}: {row['placed']} placed{against}; ratio {float(row['ratio']):.2f}")

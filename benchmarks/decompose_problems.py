@@ -27,7 +27,11 @@ from annealsubnet.statistics.moments import input_moments, self_regression
 KEPT = 0.1
 DEGREE = 16
 RESNET_LAYERS = {"layer1/0/conv1", "layer2/0/conv2", "layer3/0/conv1", "layer3/2/conv2"}
-CHECKPOINTS = {"mlpnet": "mlpnet_mnist.npz", "resnet20": "woodfisher_resnet20_cifar10.npz"}
+CHECKPOINTS = {
+    "mlpnet": "mlpnet_mnist.npz",
+    "resnet20": "woodfisher_resnet20_cifar10.npz",
+    "lenet-300-100": "dns_lenet300100_dense.npz",
+}
 
 
 def counted(problem: Problem) -> Problem:
@@ -112,9 +116,15 @@ def real_problems(per_layer: int, seed: int, *, quick: bool = False, large: bool
         return list(digits(per_layer, seed))
     layers = [list(published("mlpnet", 2 * per_layer, seed)), list(published("resnet20", per_layer, seed))]
     together = [
-        (f"{name}-joined", joined([problem for _, problem in own])) for name, own in zip(CHECKPOINTS, layers, strict=True)
+        (f"{name}-joined", joined([problem for _, problem in own]))
+        for name, own in zip(("mlpnet", "resnet20"), layers, strict=True)
     ]
     return [*layers[0], *layers[1], *trained_neurons(seed), *(together if large else [])]
+
+
+def unseen_problems(per_layer: int, seed: int) -> list[tuple[str, Problem]]:
+    """Problems of networks on which nothing in the package was fitted: LeNet-300-100, and an MLP trained on the digits."""
+    return [*published("lenet-300-100", per_layer, seed), *digits(per_layer, seed)]
 
 
 def lattice(count: int, seed: int) -> Problem:

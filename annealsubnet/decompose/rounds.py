@@ -4,15 +4,17 @@ Block-coordinate descent: every part is minimized with the rest held at the pres
 it lowers the energy of the part, which is the energy of the whole. So the energy never rises. Parts of one color are not
 coupled to each other and are solved at the same time. Every round groups the variables anew, with strengths multiplied by
 random factors, so that couplings cut in one round lie inside a part in another. A count is kept by exchanges inside parts,
-and, between them, by exchanges over the whole problem that lower the energy.
+and, between them, by exchanges over the whole problem that lower the energy. Where nothing improves any more the best state
+may be shaken; parts are small beside what must change together to leave a minimum, so tabu search over the whole comes first.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dimod
 import numpy as np
+import scipy.sparse
 from jaxtyping import Bool
 
 from annealsubnet.decompose.decompose import decompose
@@ -20,10 +22,14 @@ from annealsubnet.decompose.decomposition import Decomposition, Part, checked_st
 from annealsubnet.decompose.limits import Limits
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
+from annealsubnet.solvers.annealing import anneal
+from annealsubnet.solvers.compiled import Energy, Groups
+from annealsubnet.solvers.options import Options
 
 # Parts above this size have too many couplings for square arrays; each is annealed by itself.
 _LARGEST_SQUARE = 512
 _VARIETY = 0.5
+_TABU_SWEEPS = 20
 # Above this many units the first state of a given count is not eliminated to (quadratic), but filled up.
 _MOST_ELIMINATED = 4096
 
@@ -73,7 +79,8 @@ def solve_by_parts(
         patience: rounds without improvement after which no more follow.
         state: where to start; by default no unit, or, with a count, what greedy elimination keeps.
         overlap: variables that a part shares with its surroundings.
-        restarts: how often the best state is shaken and improved again when no part improves it any more.
+        restarts: how often the best state is shaken and improved again when no part improves it any more; without a count
+            a tabu search over the whole problem comes first.
         time_limit: seconds after which no further round begins; it gives up reproducibility.
         **options: of the sampler; for the default one `num_reads` and `num_sweeps`.
 
@@ -91,14 +98,17 @@ def solve_by_parts(
         True
     """
     start, deadline = time.perf_counter(), np.inf if time_limit is None else time_limit
+    stored = replace(problem, couplings=scipy.sparse.csr_array(problem.couplings))
     present = _start(problem, state)
     best, best_energy = present, float(problem.energy(present))
     energies, solved, number = [best_energy], 0, 0
     for restart in range(restarts + 1):
-        present = best if restart == 0 else shaken(best, seed=seed + restart)
+        if restart:
+            present = shaken(best, seed=seed + restart)
+            present = present if problem.num_kept is not None else walked(problem, present, seed=seed + restart)
         least, waited, last = float(problem.energy(present)), 0, number + rounds
         while number < last and waited < patience and (number == 0 or time.perf_counter() - start < deadline):
-            found = decompose(problem, limits, seed=seed + number, overlap=overlap, variety=_VARIETY if number else 0.0)
+            found = decompose(stored, limits, seed=seed + number, overlap=overlap, variety=_VARIETY if number else 0.0)
             present = _round(found, present, sampler, seed + 7919 * number, options)
             solved, number = solved + len(found), number + 1
             energy = float(problem.energy(present))
@@ -135,10 +145,18 @@ def shaken(state: np.ndarray, *, seed: int) -> np.ndarray:
 
 def exchanged(problem: Problem, state: np.ndarray, *, seed: int) -> np.ndarray:
     """A state after exchanges of a one and a zero, for as long as one lowers the energy; the count stays."""
-    start = (state.astype(np.int8)[None], list(problem.names))
-    found = Annealer().sample(problem.to_bqm(), initial_states=start, num_sweeps=0, num_kept=int(state.sum()), seed=seed)
-    better = found.record.sample[0] > 0
+    better = _improved(problem, Groups.one(problem.size, int(state.sum())), state, Options(num_sweeps=0), seed)
     return better if problem.energy(better) < problem.energy(state) else state
+
+
+def walked(problem: Problem, state: np.ndarray, *, seed: int) -> np.ndarray:
+    """The best state that tabu search over the whole problem, whose count is free, finds from a state."""
+    return _improved(problem, Groups.none(problem.size), state, Options(num_sweeps=0, num_tabu_sweeps=_TABU_SWEEPS), seed)
+
+
+def _improved(problem: Problem, groups: Groups, state: np.ndarray, options: Options, seed: int) -> np.ndarray:
+    energy = Energy(problem.linear, problem.couplings, problem.offset)
+    return anneal(energy, groups, state.astype(np.int8)[None], options, seed).states[0] > 0
 
 
 def _start(problem: Problem, state: Any) -> np.ndarray:

@@ -28,7 +28,8 @@ from annealsubnet.leap.embedding import (
 from annealsubnet.leap.working_graphs import WorkingGraph, working_graph
 from annealsubnet.problems import Problem
 
-# Windows that are emptied and filled again while parts are left out: at least so many, and so many for each qubit.
+# Windows that are emptied and filled again while parts are left out: at least so many, and so many for each qubit, divided by
+# the number of different sizes, as a window takes longer in proportion.
 _ROUNDS, _ROUNDS_A_QUBIT = 2000, {"zephyr": 8.0, "pegasus": 0.6}
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
@@ -193,7 +194,7 @@ def _places(
     if not empty or wanted not in known:
         flat = [size for size, count in wanted for _ in range(count)]
         left = max(0.0, deadline - time.perf_counter())
-        rounds = max(_ROUNDS, round(_ROUNDS_A_QUBIT[target.topology] * len(target.graph)))
+        rounds = max(_ROUNDS, round(_ROUNDS_A_QUBIT[target.topology] * len(target.graph) / len(wanted)))
         cliques = place_cliques(target, free, flat, seed=seed, rounds=rounds, time_limit=left)
         places: dict[int, list[Chains]] = {}
         for position in sorted(cliques, reverse=True):
