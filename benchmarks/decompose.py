@@ -1,6 +1,6 @@
 """The decomposer against its peers: speed and quality of parts, solutions by parts, packing, predicted chains.
 
-    python benchmarks/decompose.py --out out/decompose [--quick] [--sections parts million solutions packing chains]
+    python benchmarks/decompose.py --out out/decompose [--quick] [--sections parts million solutions packing templates chains]
 
 - parts: 10,000 variables of degree 8 into parts of 64 (all arrays, boundary folded in), in turns with dwave-hybrid's
   EnergyImpactDecomposer (energy and pfs traversal, time a part) and pymetis (share of the coupling weight inside parts);
@@ -9,6 +9,7 @@
   in its place, where dwave-hybrid's reference workflows (their QPU branch left out or replaced by annealing) get the same time;
 - packing: disjoint K24 on working graphs with 1 % defects against find_sublattice_embeddings and find_multiple_embeddings,
   and how full mixed sizes make the graph compared with the best single size;
+- templates: the longest chain of one clique against busclique's;
 - chains: predicted and found longest chain of parts of real problems (with --unseen of networks it was not fitted to).
 
 Rows that are in the folder already are not measured again. Needs annealsubnet[leap,benchmarks].
@@ -269,6 +270,15 @@ def packing(rows: Rows, *, quick: bool, seed: int) -> None:
         rows.measure(keys, partial(measure_mixed, make(), seed, quick))
 
 
+def templates(rows: Rows, *, quick: bool, seed: int) -> None:
+    """Chains of one clique on damaged graphs, ours and busclique's."""
+    from decompose_packing import TEMPLATES, measure_template
+
+    for topology, make in chips(small=quick).items():
+        for size in TEMPLATES[:1] if quick else TEMPLATES:
+            rows.measure({"topology": topology, "variables": size}, partial(measure_template, make(), seed, size))
+
+
 def sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[Rows], None]]]:
     quick, seed = options.quick, options.seed
     table: dict[str, Callable[[Rows], None]] = {
@@ -276,13 +286,14 @@ def sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[Rows]
         "million": lambda rows: million(rows, quick=quick),
         "solutions": lambda rows: solutions(rows, quick=quick, seed=seed),
         "packing": lambda rows: packing(rows, quick=quick, seed=seed),
+        "templates": lambda rows: templates(rows, quick=quick, seed=seed),
         "chains": lambda rows: chains(rows, quick=quick, seed=seed, unseen=options.unseen),
     }
     yield from ((name, table[name]) for name in options.sections)
 
 
 def main() -> None:
-    names = ["parts", "million", "solutions", "packing", "chains"]
+    names = ["parts", "million", "solutions", "packing", "templates", "chains"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/decompose"))
     parser.add_argument("--quick", action="store_true", help="small problems, a few seconds each")

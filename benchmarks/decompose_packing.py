@@ -11,13 +11,16 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from annealsubnet.leap.cliques import place_cliques
 from annealsubnet.leap.embedding import couplings_of, verified
 from annealsubnet.leap.packing import pack
+from annealsubnet.leap.templates import busclique_chains
 from annealsubnet.leap.working_graphs import working_graph
 from annealsubnet.problems import Problem
 
 DEFECTS = 0.01
 MIXED = (12, 16, 24, 32, 40)
+TEMPLATES = (24, 40, 54, 70, 100)
 TIMEOUT = 20.0
 
 
@@ -89,6 +92,18 @@ def measure_cliques(graph: nx.Graph, seed: int, size: int) -> dict[str, Any]:
     count, share, seconds = fill(working, [size] * (len(working) // (2 * size)), seed)
     found = {"placed": count, "share": share, "seconds": seconds} | peers(working, size)
     return found | {"ratio": count / max(1, found["multiple"], found["sublattice"])}
+
+
+def measure_template(graph: nx.Graph, seed: int, size: int) -> dict[str, Any]:
+    """Longest chain and qubits of one clique's template, ours and busclique's."""
+    target = working_graph(damaged(graph, seed))
+    start = time.perf_counter()
+    ours = place_cliques(target, set(target.graph), [size], seed=seed, rounds=0, time_limit=60.0).get(0, ())
+    between = time.perf_counter()
+    theirs = busclique_chains(target, size) or ()
+    seconds = {"seconds": between - start, "seconds_busclique": time.perf_counter() - between}
+    longest = {"longest": max(map(len, ours), default=0), "longest_busclique": max(map(len, theirs), default=0)}
+    return longest | {"qubits": sum(map(len, ours)), "qubits_busclique": sum(map(len, theirs))} | seconds
 
 
 def measure_mixed(graph: nx.Graph, seed: int, quick: bool) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def clique_chains_on(target: WorkingGraph, size: int, *, seed: int) -> Chains | 
     own = place_cliques(target, set(target.graph), [size], seed=seed, rounds=_ROUNDS, time_limit=1.0).get(0)
     if own is not None and _longest(own) <= (clique_chains(size, topology=target.topology) or 0):
         return own
-    found = [chains for chains in (own, _busclique(target, size)) if chains is not None]
+    found = [chains for chains in (own, busclique_chains(target, size)) if chains is not None]
     return min(found, key=lambda chains: (_longest(chains), sum(map(len, chains))), default=None)
 
 
@@ -76,7 +76,8 @@ def _longest(chains: Chains) -> int:
     return max(map(len, chains))
 
 
-def _busclique(target: WorkingGraph, size: int) -> Chains | None:
+def busclique_chains(target: WorkingGraph, size: int) -> Chains | None:
+    """Chains of a clique by minorminer's busclique, in a process of its own; None if it finds none within three minutes."""
     graph = target.graph
     shape = [graph.graph["rows"], graph.graph["tile"]] if target.topology == "zephyr" else [graph.graph["rows"]]
     asked = {
