@@ -154,13 +154,15 @@ def staged(given: Case, section: str, name: str, method: Any, sparsity: float, s
     return Row(section, given.name, name, sparsity, seed, split, *counts, accuracy, accuracy, spent, 0, seconds, 0.0)
 
 
-def plan(section: str, names: list[str] | None, sparsities: Iterable[float] | None) -> list[tuple[str, str, Any, float]]:
-    """(network, method's name, method, sparsity) of a section, in turns."""
+def plan(
+    section: str, only: list[str] | None, names: list[str] | None, sparsities: Iterable[float] | None
+) -> list[tuple[str, str, Any, float]]:
+    """(network, method's name, method, sparsity) of a section, in turns; of some networks and methods only, unless None."""
     networks = ["mlpnet", "resnet20"] if section == "patterns" else [section.removesuffix("-gradual")]
     networks = ["digits-mlp"] if section == "digits" else networks
     cells = []
     for sparsity in sparsities or SPARSITIES[section]:
-        for network in networks:
+        for network in [network for network in networks if only is None or network in only]:
             rows = ROWS[network]
             if section == "patterns":
                 found = methods.patterned()
@@ -216,7 +218,7 @@ def run(options: argparse.Namespace) -> None:
         for section in options.sections:
             if section in ("local", "cost"):
                 continue
-            for network, name, method, sparsity in plan(section, options.methods, options.sparsities):
+            for network, name, method, sparsity in plan(section, options.networks, options.methods, options.sparsities):
                 if (section, network, name, sparsity, seed, options.split) in rows.done:
                     continue
                 if (network, seed) not in cases:
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument(
         "--sections", nargs="+", default=["mlpnet", "mlpnet-gradual", "resnet20", "resnet20-gradual", "patterns"]
     )
+    parser.add_argument("--networks", nargs="+", choices=list(CHECKPOINTS), help="only these of a section")
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--sparsities", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

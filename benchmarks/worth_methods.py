@@ -16,7 +16,7 @@ from annealsubnet import Annealer
 from annealsubnet.solvers.schedules import settled_beta_range
 
 Course = list[tuple[float, float]]
-PILOT = 100
+PILOT = 25
 # D-Wave's tabu search wants a BinaryQuadraticModel, which takes gigabytes beyond this many variables.
 TABU_LIMIT = 4096
 
@@ -112,26 +112,25 @@ def annealed(model: Model, budgets: Sequence[float], seed: int) -> Course:
     for budget in budgets:
         begin = time.process_time()
 
-        def run(number: int, num_sweeps: int, beta_range: tuple[float, float]) -> tuple[float, float, np.ndarray]:
+        def run(number: int, num_sweeps: int, beta_range: tuple[float, float] | None) -> tuple[float, float, np.ndarray]:
             start = time.process_time()
             one = {"num_reads": 1, "num_threads": 1, "num_sweeps": num_sweeps, "beta_range": beta_range, "seed": number}
             samples = Annealer().sample_many(model.linear[None], model.couplings[None], **one)
             return float(samples.energies[0, 0]), time.process_time() - start, samples.states[0, 0]
 
-        lowest, _, state = run(seed, 0, (np.inf, np.inf))
+        one, few, state = run(seed, PILOT, None)
         beta_range = settled_beta_range(model.linear, model.couplings, state)
-        # Two pilots tell what a sweep costs and what the rest does.
-        one, few, _ = run(seed, PILOT, beta_range)
-        other, more, _ = run(seed, 4 * PILOT, beta_range)
-        sweep = max(more - few, more / 8) / (3 * PILOT)
-        lowest, fixed, number = min(lowest, one, other), max(few - PILOT * sweep, 0.0), seed
+        other, more, _ = run(seed, 5 * PILOT, beta_range)
+        # What a sweep costs and what the rest does; on the safe side where a call is mostly the rest, and the difference noise.
+        sweep = max(more - few, more / 2) / (4 * PILOT)
+        lowest, fixed, number = min(one, other), max(few - PILOT * sweep, 0.0), seed
         while (left := budget - (time.process_time() - begin)) > budget / 4:
             sweeps = int(0.9 * (left - fixed) / sweep)
             if sweeps < PILOT:
                 break
             number += 1000
             energy, took, _ = run(number, sweeps, beta_range)
-            lowest, sweep = min(lowest, energy), max(took - fixed, took / 8) / sweeps
+            lowest, sweep = min(lowest, energy), max(took - fixed, took / 2) / sweeps
         found.append((model.offset + lowest, time.process_time() - begin))
     return found
 

@@ -194,7 +194,7 @@ def _places(
     if not empty or wanted not in known:
         flat = [size for size, count in wanted for _ in range(count)]
         left = max(0.0, deadline - time.perf_counter())
-        rounds = max(_ROUNDS, round(_ROUNDS_A_QUBIT[target.topology] * len(target.graph) / len(wanted)))
+        rounds = round(max(_ROUNDS, _ROUNDS_A_QUBIT[target.topology] * len(target.graph)) / len(wanted))
         cliques = place_cliques(target, free, flat, seed=seed, rounds=rounds, time_limit=left)
         places: dict[int, list[Chains]] = {}
         for position in sorted(cliques, reverse=True):
