@@ -206,14 +206,17 @@ def measure_solution(problem: Problem, seed: int, quick: bool) -> Row:
     row = {"whole": whole, "parts": found.energy, "gap": (found.energy - whole) / abs(whole)}
     row |= {"seconds_whole": between - start, "seconds_parts": seconds}
     for peer, run in (("qbsolv", qbsolv), ("kerberos", kerberos)):
-        row |= {peer: "", f"seconds_{peer}": "", f"parts_{peer}": "", f"quarter_{peer}": ""}
+        columns = (f"parts_{peer}", f"quarter_{peer}")
+        row |= {peer: "", f"seconds_{peer}": ""} | {name: "" for own in columns for name in (own, f"seconds_{own}")}
         if problem.num_kept is None:
             start = time.perf_counter()
             row[peer] = run(problem.to_bqm(), seconds)
             row[f"seconds_{peer}"] = spent = time.perf_counter() - start
-            for share, column in ((1.0, f"parts_{peer}"), (0.25, f"quarter_{peer}")):
+            for share, column in zip((1.0, 0.25), columns, strict=True):
                 again = {"restarts": 10**6, "time_limit": share * spent}
+                start = time.perf_counter()
                 row[column] = solve_by_parts(problem, Limits(variables=PART), seed=seed, **again).energy
+                row[f"seconds_{column}"] = time.perf_counter() - start
     return row
 
 
@@ -306,9 +309,14 @@ def main() -> None:
         print(json.dumps(decompose_here(options.decompose)))
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    config = {"quick": options.quick, "seed": options.seed, "part": PART}
+    config = {"quick": options.quick, "seed": options.seed, "unseen": options.unseen, "part": PART}
     config |= {"versions": provenance.versions(), "machine": provenance.machine()}
-    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    told = options.out / "config.json"
+    before = json.loads(told.read_text()) if told.exists() else config
+    for name in ("quick", "seed", "unseen"):
+        if before.get(name) != config[name]:
+            raise SystemExit(f"{options.out} holds rows of {name} {before.get(name)!r}; give these an --out of their own.")
+    told.write_text(json.dumps(config, indent=2) + "\n")
     for name, run in sections(options):
         run(Rows(options.out / f"{name}.csv"))
     from decompose_figures import conclude

@@ -46,7 +46,8 @@ def conclude(folder: Path) -> None:
                 wins, losses = int((ours < theirs - slack).sum()), int((ours > theirs + slack).sum())
                 gap = 100 * ((theirs - ours) / np.abs(theirs)).mean()
                 print(f"against {peer} in {time}: better {wins}, equal {len(ours) - wins - losses}, worse {losses};", end=" ")
-                print(f"its energy above ours {gap:.3f} % in the mean")
+                late = (column(priced, f"seconds_{name}_{peer}") / column(priced, f"seconds_{peer}")).max()
+                print(f"its energy above ours {gap:.3f} % in the mean; ours took at most {late:.2f} times as long as it")
     for row in packing:
         against = f", peers {row['multiple']} and {row['sublattice']}" if row["multiple"] else ""
         print(f"{row['topology']} {row['kind']}: {row['placed']} placed{against}; ratio {float(row['ratio']):.2f}")
@@ -55,7 +56,11 @@ def conclude(folder: Path) -> None:
         away = np.abs(column(found, "predicted") - column(found, "found"))
         sparse = np.array([row["method"] == "sparse" for row in found])
         near = away <= 1
-        print(f"chains: right within 1 for {np.mean(near):.1%} of {len(found)} parts ({np.mean(near[sparse]):.1%} of sparse)")
+        print(
+            f"chains: right within 1 for {np.mean(near):.1%} of {len(found)} parts ({np.mean(near[sparse]):.1%} of sparse)",
+            end="",
+        )
+        print(f"; {len(chains) - len(found)} more had no embedding")
     draw(folder, solutions, chains)
 
 

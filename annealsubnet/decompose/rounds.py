@@ -105,7 +105,10 @@ def solve_by_parts(
     for restart in range(restarts + 1):
         if restart:
             present = shaken(best, seed=seed + restart)
-            present = present if problem.num_kept is not None else walked(problem, present, seed=seed + restart)
+            if problem.num_kept is None:
+                present = walked(problem, present, seed=seed + restart, time_limit=deadline - (time.perf_counter() - start))
+                if (energy := float(problem.energy(present))) < best_energy:
+                    best, best_energy = present, energy
         least, waited, last = float(problem.energy(present)), 0, number + rounds
         while number < last and waited < patience and (number == 0 or time.perf_counter() - start < deadline):
             found = decompose(stored, limits, seed=seed + number, overlap=overlap, variety=_VARIETY if number else 0.0)
@@ -149,9 +152,11 @@ def exchanged(problem: Problem, state: np.ndarray, *, seed: int) -> np.ndarray:
     return better if problem.energy(better) < problem.energy(state) else state
 
 
-def walked(problem: Problem, state: np.ndarray, *, seed: int) -> np.ndarray:
+def walked(problem: Problem, state: np.ndarray, *, seed: int, time_limit: float) -> np.ndarray:
     """The best state that tabu search over the whole problem, whose count is free, finds from a state."""
-    return _improved(problem, Groups.none(problem.size), state, Options(num_sweeps=0, num_tabu_sweeps=_TABU_SWEEPS), seed)
+    limit = None if np.isinf(time_limit) else max(time_limit, 1e-6)
+    options = Options(num_sweeps=0, num_tabu_sweeps=_TABU_SWEEPS, time_limit=limit)
+    return _improved(problem, Groups.none(problem.size), state, options, seed)
 
 
 def _improved(problem: Problem, groups: Groups, state: np.ndarray, options: Options, seed: int) -> np.ndarray:

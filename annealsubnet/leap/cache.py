@@ -5,11 +5,15 @@ When the solver's `graph_id` has changed since, the chains are handed out as unv
 says so.
 """
 
+import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+# Of a key in a file's name; file systems take 255 characters.
+_LONGEST_NAME = 200
 
 
 class EmbeddingCache:
@@ -50,9 +54,13 @@ class EmbeddingCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self.folder, delete=False, encoding="utf-8") as file:
                 file.write(text)
-            os.replace(file.name, path)  # a reader sees the old file or the new one, never half of it
         except OSError:
             return
+        try:
+            os.replace(file.name, path)  # a reader sees the old file or the new one, never half of it
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
 
     def _path(self, key: str, topology: str) -> Path:
-        return self.folder / f"{topology}-{key}.json"
+        short = key if len(key) <= _LONGEST_NAME else f"{key[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+        return self.folder / f"{topology}-{short}.json"

@@ -22,6 +22,7 @@ import numpy as np
 from annealsubnet.decompose import Part, largest_clique, predict_chains
 from annealsubnet.decompose.partition import compressed
 from annealsubnet.leap.cache import EmbeddingCache
+from annealsubnet.leap.cliques import place_cliques
 from annealsubnet.leap.templates import clique_chains_on
 from annealsubnet.leap.working_graphs import WorkingGraph, hashed, working_graph
 from annealsubnet.problems import Problem
@@ -124,7 +125,7 @@ def embed(
         part: whose couplings need couplers.
         target: a `WorkingGraph`, or anything that `working_graph` takes.
         seed: of minorminer.
-        time_limit: seconds that minorminer may take.
+        time_limit: seconds that minorminer may take, and busclique before it where it is asked for a clique's chains.
         cache: of embeddings on disk; none by default.
         name: of the part, for messages.
 
@@ -156,7 +157,7 @@ def search(edges: Edges, target: WorkingGraph, *, seed: int, time_limit: float) 
     """The better of the clique's template and minorminer's answer, verified; None if there is neither."""
     if edges.size == 0:
         return Embedding((), "clique")
-    clique = _clique(edges, target, seed)
+    clique = _clique(edges, target, seed, time_limit)
     predicted = predict_chains(*edges.rows, topology=target.topology)
     if clique is not None and predicted.method == "clique":
         return clique
@@ -167,10 +168,10 @@ def search(edges: Edges, target: WorkingGraph, *, seed: int, time_limit: float) 
     return min(found, key=lambda embedding: (embedding.chain_length, embedding.num_qubits), default=None)
 
 
-def _clique(edges: Edges, target: WorkingGraph, seed: int) -> Embedding | None:
+def _clique(edges: Edges, target: WorkingGraph, seed: int, time_limit: float) -> Embedding | None:
     if edges.size > largest_clique(64, topology=target.topology, rows=target.graph.graph["rows"]):
         return None
-    chains = clique_chains_on(target, edges.size, seed=seed)
+    chains = clique_chains_on(target, edges.size, seed=seed, time_limit=time_limit)
     return Embedding(chains, "clique") if chains is not None and verified(chains, edges, target) else None
 
 
@@ -210,11 +211,12 @@ def verified(chains: Sequence[Sequence[int]], edges: Edges, target: WorkingGraph
 def _advice(edges: Edges, target: WorkingGraph, name: str, time_limit: float) -> str:
     rows, columns = edges.rows
     predicted = predict_chains(rows, columns, topology=target.topology)
-    most = largest_clique(64, topology=target.topology, rows=target.graph.graph["rows"])
     degree = int(np.diff(rows).max(initial=0))
-    fitting = min(most, max(1, edges.size // 2))
+    fitting = min(largest_clique(64, topology=target.topology, rows=target.graph.graph["rows"]), max(1, edges.size - 1))
+    while fitting > 1 and not place_cliques(target, set(target.graph), [fitting], seed=0, rounds=0, time_limit=1.0):
+        fitting -= max(1, fitting // 20)
     return (
-        f"{name} with {edges.size} variables of up to {degree} couplings has no embedding on {target!r}: a clique may have "
-        f"at most {most} variables there, and minorminer found none in {time_limit:g} s (predicted: chains of "
-        f"{predicted.length}, {predicted.qubits} qubits). Decompose with Limits(variables={fitting})."
+        f"{name} with {edges.size} variables of up to {degree} couplings has no embedding on {target!r}: minorminer found none "
+        f"in {time_limit:g} s (predicted: chains of {predicted.length}, {predicted.qubits} qubits). A clique of {fitting} "
+        f"variables has one there: decompose with Limits(variables={fitting})."
     )

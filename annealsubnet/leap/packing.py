@@ -31,6 +31,8 @@ from annealsubnet.problems import Problem
 # Windows that are emptied and filled again while parts are left out: at least so many, and so many for each qubit, divided by
 # the number of different sizes, as a window takes longer in proportion.
 _ROUNDS, _ROUNDS_A_QUBIT = 2000, {"zephyr": 8.0, "pegasus": 0.6}
+# Of the way cliques are placed: packings that an earlier one left in a cache are not taken.
+_VERSION = 2
 # minorminer gets regions of this many times the predicted qubits, then ever larger ones.
 _REGIONS = (1.5, 2.5, 5.0)
 
@@ -185,8 +187,10 @@ def _places(
     """Places of cliques by size; on an empty graph they depend on the sizes alone, so they are found once, and cached."""
     counts = {size: min(sizes.count(size), len(free) // size) for size in sorted(set(sizes) - {0}, reverse=True)}
     wanted = tuple((size, count) for size, count in counts.items() if count)
+    if not wanted:
+        return {}
     empty = len(free) == len(target.graph)
-    key = f"cliques-{seed}-" + "-".join(f"{size}x{count}" for size, count in wanted)
+    key = f"cliques-{_VERSION}-{seed}-" + "-".join(f"{size}x{count}" for size, count in wanted)
     if empty and wanted not in known and cache is not None:
         stored = cache.load(key, target.topology, target.graph_id)
         if stored is not None and stored[2]:
@@ -202,7 +206,8 @@ def _places(
         if not empty:
             return places
         known[wanted] = places
-        if cache is not None:
+        # What the time limit cut short is not worth keeping.
+        if cache is not None and time.perf_counter() < deadline:
             lengths = [size for size, some in places.items() for _ in some]
             chains = [chain for some in places.values() for clique in some for chain in clique]
             cache.store(key, target.topology, target.graph_id, chains, " ".join(map(str, lengths)))

@@ -18,6 +18,7 @@ import dimod
 import numpy as np
 
 from annealsubnet.decompose import PROFILES, Limits, contested, decompose, limits_of
+from annealsubnet.decompose.partition import compressed
 from annealsubnet.leap.answers import prices_of
 from annealsubnet.leap.connection import Connection, LeapError
 from annealsubnet.leap.ising import placed_job
@@ -76,8 +77,13 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same jobs on the same solver, and for nothing else."""
+        """The same for the same problems, starts and jobs on the same solver, and for nothing else."""
         digest = hashlib.sha256(f"{self.solver.name} {self.solver.graph_id}".encode())
+        for problem, start in zip(self.problems, self.starts, strict=True):
+            stored = compressed(problem)
+            digest.update(f"{problem.size} {problem.offset!r} {problem.num_kept} {problem.names}".encode())
+            for array in (problem.linear, stored.firsts, stored.neighbors, stored.values, start):
+                digest.update(np.ascontiguousarray(array).tobytes())
         for job in self.jobs:
             for array in (job.qubits, job.fields, job.pairs, job.couplings, job.gauge, job.initial):
                 digest.update(np.ascontiguousarray(array).tobytes())

@@ -49,6 +49,8 @@ def resume(
         if "fingerprint" not in facts:
             raise LeapError(f"{opened.path} holds no plan yet: the process ended before it was written. Submit the plan again.")
         budget = float(facts["budget_seconds"] if budget_seconds is None else budget_seconds)
+        if not budget > 0:
+            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
         with Connection.open(solver, patience=patience) as connection:
             if connection.endpoint != facts["endpoint"]:
                 # The token goes only where the user's own configuration leads, never where a file says.

@@ -16,6 +16,7 @@ import numpy as np
 
 from annealsubnet.leap.concealing import conceal
 from annealsubnet.leap.connection import LeapError, configured
+from annealsubnet.leap.ledger import Ledger
 from annealsubnet.leap.merging import Results
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.planning import Plan, local_state, plan, problem_of
@@ -171,9 +172,10 @@ class LeapSampler(dimod.Sampler):
             return self._locally(problems, seed=seed)
         # Named after the plan: the same call made again, after a crash say, goes on with the same ledger and pays once.
         ledger = self.folder / f"{made.fingerprint}.sqlite"
-        if not self._confirmed and not ledger.exists() and not self._confirm(made, self.budget_seconds):
-            raise LeapError("nothing was sent: you said no.")
-        self._confirmed = True
+        if not self._confirmed and _unsent(ledger):
+            if not self._confirm(made, self.budget_seconds):
+                raise LeapError("nothing was sent: you said no.")
+            self._confirmed = True
         self.folder.mkdir(parents=True, exist_ok=True)
         found = made.submit(budget_seconds=left, ledger=ledger, solver=self._solver, patience=self._patience, pace=self._pace)
         self.results.append(found)
@@ -188,6 +190,14 @@ class LeapSampler(dimod.Sampler):
         self.left_to_local += len(problems)
         found = [local_state(problem, seed=seed + number) for number, problem in enumerate(problems)]
         return tuple(found), (False,) * len(problems)
+
+
+def _unsent(path: Path) -> bool:
+    """Whether a ledger that is there has jobs that were not sent yet, or none is there."""
+    if not path.exists():
+        return True
+    with Ledger(path) as ledger:
+        return "fingerprint" not in ledger.facts() or bool(ledger.entries("planned"))
 
 
 def own_solver() -> Any:

@@ -1,9 +1,9 @@
 """Templates: a chain of qubits for each variable of a clique, all of which touch, whatever couplings are used later.
 
 Up to four variables a clique is there among the qubits themselves. For more the lattice of lines (`cliques`) has one in a
-fraction of a second, with chains as short as busclique's or shorter (on Zephyr from 57 variables on), but for more than 76 on
-Pegasus. Where its chains are longer than those in the table of `decompose.chains`, minorminer's busclique is asked too, in a
-process of its own under a time limit:
+fraction of a second, with chains as short as busclique's or shorter (on Zephyr from 25 variables on), but for some of more
+than 76 on Pegasus. Where it has none, or its chains are longer than those in the table of `decompose.chains`, minorminer's
+busclique is asked too, in a process of its own under a time limit:
 
 - on a damaged Pegasus graph that it has not seen it takes over a minute, and can't be interrupted;
 - on a graph most of whose qubits are missing it ends the process that asks;
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 _SMALL = 4
 _ROUNDS = 200
-_LONGEST = 180.0
-"""Seconds that busclique gets; it took 73 s on P16 with 2 % of the qubits missing, and a second or two on most graphs."""
+LONGEST = 180.0
+"""Seconds that busclique gets by default; it took 73 s on P16 with 2 % of the qubits missing, a second on most graphs."""
 _SCRIPT = """
 import json, sys
 import dwave.graphs
@@ -44,13 +44,14 @@ json.dump([list(map(int, found[variable])) for variable in range(asked["size"])]
 """
 
 
-def clique_chains_on(target: WorkingGraph, size: int, *, seed: int) -> Chains | None:
+def clique_chains_on(target: WorkingGraph, size: int, *, seed: int, time_limit: float = LONGEST) -> Chains | None:
     """Chains of a clique on a working graph; None if there is no room for it.
 
     Args:
         target: the working graph.
         size: variables of the clique.
         seed: of the order in which places are tried.
+        time_limit: seconds that busclique may take, if it is asked.
 
     Example:
         >>> import dwave.graphs
@@ -68,7 +69,7 @@ def clique_chains_on(target: WorkingGraph, size: int, *, seed: int) -> Chains | 
     own = place_cliques(target, set(target.graph), [size], seed=seed, rounds=_ROUNDS, time_limit=1.0).get(0)
     if own is not None and _longest(own) <= (clique_chains(size, topology=target.topology) or 0):
         return own
-    found = [chains for chains in (own, busclique_chains(target, size)) if chains is not None]
+    found = [chains for chains in (own, busclique_chains(target, size, time_limit=time_limit)) if chains is not None]
     return min(found, key=lambda chains: (_longest(chains), sum(map(len, chains))), default=None)
 
 
@@ -76,8 +77,8 @@ def _longest(chains: Chains) -> int:
     return max(map(len, chains))
 
 
-def busclique_chains(target: WorkingGraph, size: int) -> Chains | None:
-    """Chains of a clique by minorminer's busclique, in a process of its own; None if it finds none within three minutes."""
+def busclique_chains(target: WorkingGraph, size: int, *, time_limit: float = LONGEST) -> Chains | None:
+    """Chains of a clique by minorminer's busclique, in a process of its own; None if it finds none in time."""
     graph = target.graph
     shape = [graph.graph["rows"], graph.graph["tile"]] if target.topology == "zephyr" else [graph.graph["rows"]]
     asked = {
@@ -89,9 +90,9 @@ def busclique_chains(target: WorkingGraph, size: int) -> Chains | None:
     }
     command = [sys.executable, "-c", _SCRIPT]
     try:
-        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=_LONGEST)
+        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=time_limit)
     except subprocess.TimeoutExpired:
-        logger.warning("busclique found no clique of %d variables on %r within %g s", size, target, _LONGEST)
+        logger.warning("busclique found no clique of %d variables on %r within %g s", size, target, time_limit)
         return None
     if done.returncode != 0:
         logger.warning("busclique ended with status %d, asked for %d variables on %r", done.returncode, size, target)

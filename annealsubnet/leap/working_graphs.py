@@ -11,6 +11,8 @@ from typing import Any
 
 import networkx as nx
 
+_TILE = 4
+
 
 @dataclass(frozen=True)
 class WorkingGraph:
@@ -45,7 +47,7 @@ def working_graph(solver: Any) -> WorkingGraph:
 
     Raises:
         TypeError: if it is none of these.
-        ValueError: if its topology is neither Zephyr nor Pegasus.
+        ValueError: if its topology is neither Zephyr (of tile parameter 4) nor Pegasus.
 
     Example:
         >>> import dwave.graphs
@@ -57,13 +59,13 @@ def working_graph(solver: Any) -> WorkingGraph:
     if isinstance(solver, WorkingGraph):
         return solver
     if isinstance(solver, nx.Graph):
-        family = _checked_topology(solver.graph.get("family"))
+        family = _checked_topology(solver.graph.get("family"), solver.graph.get("tile"))
         return WorkingGraph(solver, hashed(sorted(map(sorted, solver.edges))), family)
     properties = solver if isinstance(solver, Mapping) else getattr(solver, "properties", None)
     if not isinstance(properties, Mapping):
         raise TypeError(f"a solver with a dictionary `properties`, or a graph, is needed; this is {type(solver).__name__}.")
     topology = properties.get("topology") or {}
-    family = _checked_topology(topology.get("type"))
+    family = _checked_topology(topology.get("type"), (topology.get("shape") or [0])[-1])
     nodes, edges = list(properties["qubits"]), [tuple(coupler) for coupler in properties["couplers"]]
     make = {"zephyr": dwave.graphs.zephyr_graph, "pegasus": dwave.graphs.pegasus_graph}[family]
     shape = topology["shape"] if family == "zephyr" else topology["shape"][:1]
@@ -72,9 +74,11 @@ def working_graph(solver: Any) -> WorkingGraph:
     return WorkingGraph(graph, str(identity), family)
 
 
-def _checked_topology(family: Any) -> str:
+def _checked_topology(family: Any, tile: Any) -> str:
     if family not in ("zephyr", "pegasus"):
         raise ValueError(f"the topology must be zephyr or pegasus; it is {family!r}.")
+    if family == "zephyr" and tile != _TILE:
+        raise ValueError(f"a Zephyr graph must have a tile parameter of {_TILE}, as all QPUs have; it is {tile!r}.")
     return str(family)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from dwave.embedding import verify_embedding  # noqa: E402
 
 from annealsubnet.decompose import Limits, decompose  # noqa: E402
 from annealsubnet.decompose.chains import clique_chains  # noqa: E402
-from annealsubnet.leap import templates  # noqa: E402
 from annealsubnet.leap.cliques import place_cliques, reach_of  # noqa: E402
 from annealsubnet.leap.embedding import CannotEmbed, EmbeddingCache, couplings_of, embed, verified  # noqa: E402
 from annealsubnet.leap.lattice import lattice_of  # noqa: E402
@@ -81,14 +81,13 @@ def test_templates_on_a_whole_graph_have_chains_as_short_as_the_table_says(size)
     assert max(map(len, chains)) <= (clique_chains(size) or 0)
 
 
-def test_what_is_left_of_a_used_up_graph_harms_nothing(monkeypatch):
+def test_what_is_left_of_a_used_up_graph_harms_nothing():
     """Asked for a clique on qubits that are hardly coupled, busclique ends its process; ours goes on."""
     target = TARGETS[0]
     rest = working_graph(target.graph.subgraph(sorted(target.graph)[::9]).copy())
     assert clique_chains_on(rest, 30, seed=0) is None
     assert clique_chains_on(rest, 10**4, seed=0) is None
-    monkeypatch.setattr(templates, "_LONGEST", 0.05)
-    assert clique_chains_on(target, 60, seed=0) is None  # no answer in time is no answer
+    assert clique_chains_on(target, 60, seed=0, time_limit=0.05) is None  # no answer in time is no answer
 
 
 def test_parts_of_a_problem_embed():
@@ -99,8 +98,11 @@ def test_parts_of_a_problem_embed():
 
 
 def test_what_cannot_embed_is_named_with_limits_that_fit():
-    with pytest.raises(CannotEmbed, match=r"layer:3 with 120 variables.*Limits\(variables=40\)"):
+    with pytest.raises(CannotEmbed, match=r"layer:3 with 120 variables.*Limits\(variables=\d+\)") as caught:
         embed(clique(120), TARGETS[0], seed=0, time_limit=0.5, name="layer:3")
+    advised = int(re.search(r"variables=(\d+)", str(caught.value)).group(1))
+    assert advised > 24
+    checked(clique(advised), embed(clique(advised), TARGETS[0], seed=0, time_limit=0.5), TARGETS[0])
 
 
 def test_a_cached_embedding_is_used_and_validated_when_the_graph_changes(tmp_path):
@@ -235,6 +237,28 @@ def test_a_packing_accounts_for_every_part(target):
         assert packing.embedding_of(index) is embedding
     again = pack(parts, target, seed=0, time_limit=60.0)
     assert again == packing
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[], [ring(20)], [ring(20)] * 3, [Problem(np.zeros(0), np.zeros((0, 0)))], [Problem(np.zeros(5), np.zeros((5, 5)))]],
+    ids=["nothing", "one ring", "rings", "empty", "uncoupled"],
+)
+def test_parts_without_a_clique_are_packed(parts):
+    for packing in (pack(parts, TARGETS[0], seed=0), *pack_jobs(parts, TARGETS[0], seed=0)):
+        assert packing.left_out == ()
+        for index, embedding in packing.placed:
+            checked_or_empty = embedding.chains or parts[index].size == 0
+            assert checked_or_empty and verified(embedding.chains, couplings_of(parts[index]), TARGETS[0])
+
+
+def test_a_packing_cut_short_is_not_kept(tmp_path):
+    cache = EmbeddingCache(tmp_path)
+    parts = [clique(9)] * 60
+    pack(parts, TARGETS[0], seed=0, time_limit=0.0, cache=cache)
+    assert not list(tmp_path.glob("*cliques*"))
+    pack([clique(size) for size in range(2, 60)], TARGETS[0], seed=0, cache=cache)
+    assert all(len(path.name) < 250 for path in tmp_path.iterdir()) and list(tmp_path.glob("*cliques*"))
 
 
 def test_jobs_hold_all_parts():

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from dataclasses import replace
 
 import dimod
 import numpy as np
@@ -213,12 +214,24 @@ def test_the_sampler_spends_no_more_than_its_budget(service, tmp_path):
     jobs = len(server.jobs)
     solve(problem, repeated, seed=0)  # the same call again, as after a crash, pays nothing
     assert len(server.jobs) == jobs and repeated.spent == pytest.approx(quantum.spent)
+    again = leap.LeapSampler(sampler, budget_seconds=1.0, folder=tmp_path, confirm=lambda *_: False)
+    solve(problem, again, seed=0)  # what is answered already needs no word, and is none for anything else
     with pytest.raises(LeapError, match="you said no"):
-        solve(
-            random_problem(7, 8),
-            leap.LeapSampler(sampler, budget_seconds=1.0, folder=tmp_path, confirm=lambda *_: False),
-            seed=0,
-        )
+        solve(random_problem(7, 8), again, seed=0)
+
+
+def test_a_plan_is_told_from_one_of_other_problems(service):
+    _, sampler = service
+    problem = random_problem(6, 3)
+    moved = replace(problem, offset=problem.offset + 1.0)
+    first, other = (leap.plan(one, sampler, seed=0, cover="all") for one in (problem, moved))
+    assert first.fingerprint == leap.plan(problem, sampler, seed=0, cover="all").fingerprint != other.fingerprint
+
+
+def test_sparse_parts_alone_are_planned():
+    ring = np.roll(np.eye(30), 1, axis=0)
+    made = leap.plan(Problem(np.ones(30), ring + ring.T), "zephyr:2", seed=0, limits="sparse", cover="all")
+    assert len(made.jobs) == 1 and made.parts
 
 
 def test_hybrid_sampler_keeps_counts(service):
