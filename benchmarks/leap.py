@@ -138,7 +138,7 @@ for line in sys.stdin:
 
 def kills(quick: bool, seed: int, folder: Path) -> dict[str, Any]:
     """SIGKILL at random moments. Processes are forked from one that has imported everything, so that they die at work."""
-    count, times = (40, 4) if quick else (300, 50)
+    count, times = (40, 4) if quick else (1000, 50)
     rng = random.Random(seed)
     with service(size=3, seed=seed, latency=0.03) as (server, solver):
         plan, path = many_jobs(solver, count, seed), folder / "jobs.sqlite"
@@ -149,17 +149,24 @@ def kills(quick: bool, seed: int, folder: Path) -> dict[str, Any]:
             [sys.executable, "-c", ZYGOTE, str(path)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert zygote.stdin is not None and zygote.stdout is not None
-        killed = 0
+        killed, unfinished = 0, 0
         for _ in range(times):
-            zygote.stdin.write(f"{rng.uniform(0.02, 1.5):.4f}\n")
+            zygote.stdin.write(f"{rng.uniform(0.02, 0.6):.4f}\n")
             zygote.stdin.flush()
             killed += int(zygote.stdout.readline())
+            unfinished += bool(settled_states(path).keys() & {"planned", "sending", "submitted"})
         zygote.stdin.close()
         zygote.wait()
         before = settled_states(path)
         leap.resume(path, solver=solver, patience=PATIENCE)
         seconds = time.perf_counter() - began
-        return {**settled(server, path), "seconds": seconds, "killed_at_work": killed, "states_before_the_last_resume": before}
+        return {
+            **settled(server, path),
+            "seconds": seconds,
+            "killed_at_work": killed,
+            "kills_before_the_end": unfinished,
+            "states_before_the_last_resume": before,
+        }
 
 
 def settled_states(path: Path) -> dict[str, int]:
