@@ -220,6 +220,22 @@ def test_the_sampler_spends_no_more_than_its_budget(service, tmp_path):
         solve(random_problem(7, 8), again, seed=0)
 
 
+def test_a_solver_gone_between_plan_and_submit_costs_nothing_and_can_come_back(tmp_path):
+    with LoopbackLeap(size=2) as server, DWaveSampler(**server.config) as sampler:
+        made = leap.plan(random_problem(6, 0), sampler, seed=0, starts=[np.zeros(6, bool)], cover="all")
+        told = {"budget_seconds": 1.0, "ledger": tmp_path / "jobs.sqlite", "solver": sampler, "patience": QUICK}
+        server.go_offline()
+        with pytest.raises(LeapError, match=f"{server.solver_name} is off line"):
+            made.submit(**told)
+        assert not server.jobs
+        server.service.solvers[server.solver_name]["status"] = "ONLINE"
+        assert made.submit(**told).energies == pytest.approx([ground_energy(random_problem(6, 0))])
+        elsewhere = replace(made, solver=replace(made.solver, name="Advantage_system99"))
+        with pytest.raises(LeapError, match="the solver Advantage_system99 is not there"):
+            elsewhere.submit(**{**told, "ledger": tmp_path / "elsewhere.sqlite"})
+        assert len(server.jobs) == len(made.jobs)
+
+
 def test_a_plan_is_told_from_one_of_other_problems(service):
     _, sampler = service
     problem = random_problem(6, 3)
