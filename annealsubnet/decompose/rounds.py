@@ -29,7 +29,9 @@ from annealsubnet.solvers.options import Options
 # Parts above this size have too many couplings for square arrays; each is annealed by itself.
 _LARGEST_SQUARE = 512
 _VARIETY = 0.5
-_TABU_SWEEPS = 20
+# Steps of the tabu search in a restart, in multiples of the units; each looks at all of them, so for more than so many units
+# there is none.
+_TABU_SWEEPS, _MOST_WALKED = 20, 20_000
 # Above this many units the first state of a given count is not eliminated to (quadratic), but filled up.
 _MOST_ELIMINATED = 4096
 
@@ -80,7 +82,7 @@ def solve_by_parts(
         state: where to start; by default no unit, or, with a count, what greedy elimination keeps.
         overlap: variables that a part shares with its surroundings.
         restarts: how often the best state is shaken and improved again when no part improves it any more; without a count
-            a tabu search over the whole problem comes first.
+            a tabu search over the whole problem comes first (up to 20,000 units).
         time_limit: seconds after which no further round begins; it gives up reproducibility.
         **options: of the sampler; for the default one `num_reads` and `num_sweeps`.
 
@@ -105,7 +107,7 @@ def solve_by_parts(
     for restart in range(restarts + 1):
         if restart:
             present = shaken(best, seed=seed + restart)
-            if problem.num_kept is None:
+            if problem.num_kept is None and problem.size <= _MOST_WALKED:
                 present = walked(problem, present, seed=seed + restart, time_limit=deadline - (time.perf_counter() - start))
                 if (energy := float(problem.energy(present))) < best_energy:
                     best, best_energy = present, energy
