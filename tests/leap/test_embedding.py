@@ -261,6 +261,11 @@ def test_a_packing_cut_short_is_not_kept(tmp_path):
     assert all(len(path.name) < 250 for path in tmp_path.iterdir()) and list(tmp_path.glob("*cliques*"))
 
 
+def test_zephyr_graphs_that_no_qpu_has_are_refused():
+    with pytest.raises(ValueError, match="tile parameter of 4, as all QPUs have; it is 2"):
+        working_graph(dwave_graphs.zephyr_graph(3, 2))
+
+
 def test_jobs_hold_all_parts():
     parts = [clique(12), ring(20), clique(16), clique(8)] * 5
     jobs = pack_jobs(parts, TARGETS[0], seed=0, time_limit=10.0)

@@ -248,6 +248,9 @@ def test_no_credentials(tmp_path):
         path = write_ledger(tmp_path / "jobs.sqlite", leap, 1)
     with pytest.raises(LeapError, match="there is no token for D-Wave Leap; set DWAVE_API_TOKEN"):
         resume(path)
+    for budget in (0.0, -1.0, float("nan")):
+        with pytest.raises(LeapError, match="budget_seconds must be above 0"):
+            resume(path, budget_seconds=budget)
 
 
 def test_a_token_does_not_go_where_a_file_says(tmp_path, monkeypatch):
