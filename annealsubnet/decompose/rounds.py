@@ -43,7 +43,7 @@ class PartsSolution:
     Attributes:
         state: the state of lowest energy.
         energy: of it, in float64.
-        energies: the lowest at the start and after each round.
+        energies: the lowest at the start, after each round, and after each search over the whole that lowers it.
         parts: how many parts were solved in all.
     """
 
@@ -111,6 +111,7 @@ def solve_by_parts(
                 present = walked(problem, present, seed=seed + restart, time_limit=deadline - (time.perf_counter() - start))
                 if (energy := float(problem.energy(present))) < best_energy:
                     best, best_energy = present, energy
+                    energies.append(best_energy)
         least, waited, last = float(problem.energy(present)), 0, number + rounds
         while number < last and waited < patience and (number == 0 or time.perf_counter() - start < deadline):
             found = decompose(stored, limits, seed=seed + number, overlap=overlap, variety=_VARIETY if number else 0.0)

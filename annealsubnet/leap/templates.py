@@ -1,7 +1,7 @@
 """Templates: a chain of qubits for each variable of a clique, all of which touch, whatever couplings are used later.
 
 Up to four variables a clique is there among the qubits themselves. For more the lattice of lines (`cliques`) has one in a
-fraction of a second, with chains as short as busclique's or shorter (on Zephyr from 25 variables on), but for some of more
+fraction of a second, with chains as short as busclique's or shorter (on Zephyr for 40 variables and more), but for some of more
 than 76 on Pegasus. Where it has none, or its chains are longer than those in the table of `decompose.chains`, minorminer's
 busclique is asked too, in a process of its own under a time limit:
 
