@@ -40,13 +40,17 @@ def test_it_approaches_the_dense_outputs_and_holds_the_zeros(case):
     assert found.start == pytest.approx(divergence(network, start, held), rel=1e-4)
     assert found.value == pytest.approx(divergence(network, found.params, held), rel=1e-4)
     steps = 6000 // 32
-    assert found.examples == 2 * 32 * (steps + 3 * (steps // 5)) + 2 * len(held) * 5
+    tried = range(2, 4)  # the middle rate, and one or two on the better side of it
+    assert found.examples in [2 * 32 * steps * count + 2 * len(held) * (1 + count) for count in tried]
 
 
-def test_of_several_rates_the_one_whose_trial_ends_nearest_serves(case):
+@pytest.mark.parametrize(
+    "rates", [(1e-6, 3e-3, 10.0), (10.0, 1e-6, 3e-3), (1e-7, 1e-6, 3e-3), (3e-3, 10.0, 20.0), (1e-6, 3e-3)]
+)
+def test_of_several_rates_the_one_that_ends_nearest_serves(case, rates):
     network, inputs, mask = case
     options = {"params": network.params, "seed": 0, "examples": 3200}
-    several = fit_by_batches(network, mask, [inputs], learning_rate=(1e-6, 3e-3, 10.0), **options)
+    several = fit_by_batches(network, mask, [inputs], learning_rate=rates, **options)
     one = fit_by_batches(network, mask, [inputs], learning_rate=3e-3, **options)
     assert several.value == one.value and several.examples > one.examples
 
