@@ -14,11 +14,11 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
+from annealsubnet.exchanges import exchange_inputs
 from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import Layer, Network, Params, Site
 from annealsubnet.patterns import Pattern
-from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, site_problem, sparsify
-from annealsubnet.refitting import least_squares
+from annealsubnet.problems import Problem, fan_in_problem, site_problem, sparsify
 from annealsubnet.solvers.door import solve, solve_all
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import select_inputs, select_units
@@ -302,39 +302,31 @@ def _fan_ins_by_sampler(
     choice: Choice,
     seed: int,
 ) -> np.ndarray:
-    """Every neuron's binary quadratic model: solve, refit, repeat."""
-    best, least, candidates = np.ones(weights.shape, bool), np.full(weights.shape[1], np.inf), weights.copy()
+    """Every neuron's inputs by binary quadratic models: of weights as they are, or of exchanges between refits."""
+    if choice.refit:
+        kept = _largest(np.abs(weights) * np.sqrt(np.diag(gram))[:, None], num_kept)
+        return exchange_inputs(
+            gram,
+            cross,
+            energy,
+            kept,
+            ridge=choice.ridge,
+            solve=lambda problems, seeds: best_states(problems, choice, seeds=seeds),
+            rounds=choice.rounds,
+            seed=seed,
+        )
+    kept = np.ones(weights.shape, bool)
     active = [neuron for neuron, count in enumerate(num_kept) if count < len(gram)]
-    # All neurons' problems of a round are solved together: a QPU takes many in one call.
-    for number in range(choice.rounds if choice.refit else 1):
-        problems = [
-            fan_in_problem(
-                gram, cross[:, neuron], candidates[:, neuron], target_energy=energy[neuron], num_kept=int(num_kept[neuron])
-            )
-            for neuron in active
-        ]
-        states = best_states(problems, choice, seeds=[seed + 1000 * neuron + number for neuron in active])
-        going_on = []
-        for neuron, kept in zip(active, states, strict=True):
-            if not choice.refit:
-                best[:, neuron] = kept
-                continue
-            target = cross[:, neuron]
-            regression = _one(gram, target, energy[neuron])
-            refitted, _ = least_squares(regression, kept[None, :, None], np.zeros((1, len(gram), 1)), ridge=choice.ridge)
-            solution = refitted[0, :, 0]
-            error = energy[neuron] - 2 * solution @ target + solution @ gram @ solution
-            if error < least[neuron] * (1 - 1e-9):
-                least[neuron], best[:, neuron] = error, kept
-                candidates[:, neuron] = candidate_weights(gram, target[:, None], solution[:, None], kept[:, None])[:, 0]
-                going_on.append(neuron)
-        active = going_on
-        if not active:
-            break
-    return best
+    problems = [
+        fan_in_problem(gram, cross[:, n], weights[:, n], target_energy=energy[n], num_kept=int(num_kept[n])) for n in active
+    ]
+    states = best_states(problems, choice, seeds=[seed + 1000 * neuron for neuron in active])
+    for neuron, state in zip(active, states, strict=True):
+        kept[:, neuron] = state
+    return kept
 
 
-def _one(gram: np.ndarray, target: np.ndarray, energy: float) -> Regression:
-    """The regression of one neuron, already centered."""
-    none = np.zeros((1, 1))
-    return Regression(gram[None], np.zeros((1, len(gram))), target[None, :, None], none, none + energy, 0, False)
+def _largest(scores: np.ndarray, num_kept: np.ndarray) -> np.ndarray:
+    """The `num_kept` largest of each column."""
+    ranks = np.argsort(np.argsort(-scores, axis=0, kind="stable"), axis=0)
+    return ranks < num_kept

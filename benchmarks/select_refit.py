@@ -14,8 +14,8 @@ Times are processor seconds (equal to wall time for one thread on a quiet machin
   kicks       zero, then descents from its best supports with a quarter of the members replaced by random inputs (iterated
               local search), for as long: the strongest control at equal time that has no temperature
   annealed    forward selection, then exchange annealing with --sweeps sweeps
-  bqm         no exchanges on the exact error: solve the binary quadratic model around the present weights with `Annealer`,
-              refit, repeat, from the dense weights (what a QPU can do), once a layer
+  bqm         the exact error only to judge by: binary quadratic models of exchanges among at most 48 inputs around the refitted
+              ones, solved by `Annealer`, refitted, repeated, from the largest dense weights (what a QPU can do); once a layer
 
 And on problems small enough for enumeration (6 of 20 inputs of the same layers) how often `annealed` finds the optimum.
 
@@ -176,7 +176,7 @@ def bqm(layer: Layer, kept: int, seed: int) -> Timed:
             dense[None],
             np.full((1, neurons), kept),
             bias=np.zeros((1, neurons)),
-            choice=Choice(Annealer(), {"num_reads": 4, "num_sweeps": 100, "num_threads": 1}, ridge=1e-6, rounds=15),
+            choice=Choice(Annealer(), {"num_reads": 4, "num_sweeps": 100, "num_threads": 1}, ridge=1e-6, rounds=40),
             seed=seed,
         )[0]
         found = select_inputs(

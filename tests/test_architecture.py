@@ -35,6 +35,7 @@ ORDER = [
     "renormalizing",
     "gradual",
     "allocation",
+    "exchanges",
     "selection",
     "frozen",
     "frozen_weights",

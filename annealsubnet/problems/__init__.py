@@ -1,6 +1,7 @@
 """Problems: energies over units, quadratic, with how many of them an answer keeps."""
 
-from annealsubnet.problems.fan_in import candidate_weights, fan_in_problem
+from annealsubnet.problems.exchanges import Support
+from annealsubnet.problems.fan_in import fan_in_problem
 from annealsubnet.problems.gates import gate_problem
 from annealsubnet.problems.low_rank import LowRankProblem
 from annealsubnet.problems.problem import Couplings, Problem
@@ -12,7 +13,7 @@ __all__ = [
     "LowRankProblem",
     "Problem",
     "Sparsified",
-    "candidate_weights",
+    "Support",
     "fan_in_problem",
     "gate_problem",
     "relative_importance",

@@ -9,7 +9,7 @@ from flax import nnx
 
 from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import as_network
-from annealsubnet.problems import Problem, candidate_weights, fan_in_problem, gate_problem, site_problem, sparsify
+from annealsubnet.problems import Problem, Support, fan_in_problem, gate_problem, site_problem, sparsify
 from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
 
 
@@ -87,20 +87,52 @@ def test_site_energy_in_a_network_pruned_before(setting):
         np.testing.assert_allclose(problem.energy(state), error, rtol=1e-4)
 
 
-def test_fan_in_energy_is_the_error_of_the_candidates(setting):
+def test_fan_in_energy_is_the_error_of_the_weights(setting):
     _, _, regressions = setting
     regression = regressions["dense"]
     gram, target = regression.gram[0], regression.cross[0]
-    kept = np.random.default_rng(3).random(target.shape) < 0.4
-    weights = np.random.default_rng(4).normal(size=target.shape) * kept
-    candidates = candidate_weights(gram, target, weights, kept)
-    residual = target - gram @ weights
-    np.testing.assert_allclose(candidates[~kept], (residual / np.diag(gram)[:, None])[~kept])
-    problem = fan_in_problem(gram, target[:, 0], candidates[:, 0], target_energy=regression.target_energy[0, 0], name="n")
+    weights = np.random.default_rng(4).normal(size=len(target))
+    problem = fan_in_problem(gram, target[:, 0], weights, target_energy=regression.target_energy[0, 0], name="n")
     for state in states_of(len(gram)):
-        chosen = candidates[:, 0] * state
+        chosen = weights * state
         error = regression.target_energy[0, 0] - 2 * chosen @ target[:, 0] + chosen @ gram @ chosen
         np.testing.assert_allclose(problem.energy(state), error, rtol=1e-9)
+
+
+def test_exchange_energy_is_the_refitted_error_where_at_most_two_inputs_change():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(60, 9)) @ rng.normal(size=(9, 9))
+    wanted = inputs @ rng.normal(size=9) + rng.normal(size=60)
+    moments, target, energy = inputs.T @ inputs / 60 + 0.1 * np.eye(9), inputs.T @ wanted / 60, wanted @ wanted / 60
+    kept = np.isin(np.arange(9), (1, 2, 5, 8))
+
+    def error(stays):
+        chosen = np.flatnonzero(stays)
+        return energy - target[chosen] @ np.linalg.solve(moments[np.ix_(chosen, chosen)], target[chosen])
+
+    support = Support.of(moments, target, kept, target_energy=energy)
+    assert support.error == pytest.approx(error(kept))
+    for charge in (0.0, 0.3):
+        problem, places = support.problem(9, charge=charge, name="n")
+        assert sorted(places) == list(range(9)) and problem.names == tuple(f"n:{place}" for place in places)
+        assert problem.num_kept == 4
+        states = [np.array(state) for state in product((False, True), repeat=9) if (state != kept[places]).sum() <= 2]
+        assert len(states) == 1 + 9 + 36
+        for state in states:
+            stays = np.zeros(9, bool)
+            stays[places] = state
+            left = (kept & ~stays).sum()
+            np.testing.assert_allclose(problem.energy(state), error(stays) + charge * (left == 2), rtol=1e-9)
+    few, places = support.problem(2)
+    assert few.size == 4 and kept[places].tolist() == [True, True, False, False]
+    alone = [error(kept & (np.arange(9) != place)) for place in np.flatnonzero(kept)]
+    assert set(places[:2]) == set(np.flatnonzero(kept)[np.argsort(alone)[:2]])
+
+
+def test_inputs_that_repeat_a_kept_one_take_no_part_in_exchanges():
+    moments = np.array([[1.0, 1.0, 0.2], [1.0, 1.0, 0.2], [0.2, 0.2, 1.0]]) + 1e-9 * np.eye(3)
+    problem, places = Support.of(moments, np.ones(3), np.array([True, False, False]), target_energy=3.0).problem(3)
+    assert places.tolist() == [0, 2] and np.isfinite(problem.energy(np.array([0, 1])))
 
 
 def test_gate_energy_is_the_second_order_model():
