@@ -65,7 +65,7 @@ def exchange_inputs(
 
 @dataclass
 class _Walk:
-    """One neuron on its way down."""
+    """One neuron on its way down. What its supports need is as large as its fan-in times the inputs kept, and is not held."""
 
     moments: np.ndarray
     target: np.ndarray
@@ -74,23 +74,28 @@ class _Walk:
     level: int = 0
     refused: float = 0.0
     """The largest charge with which an answer around the present support did not lower the error."""
-    support: Support = field(init=False)
+    error: float = field(init=False)
     charge: float = field(init=False)
+    inputs: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.support = self._around(self.kept)
+        self.error = self._refitted(self.kept)
         self.charge = self._unit * _CHARGE
 
     @property
     def _unit(self) -> float:
-        return max(self.support.error, 0.0) / max(1, len(self.support.members))
+        return max(self.error, 0.0) / max(1, int(self.kept.sum()))
 
-    def _around(self, kept: np.ndarray) -> Support:
-        return Support.of(self.moments, self.target, kept, target_energy=self.target_energy)
+    def _refitted(self, kept: np.ndarray) -> float:
+        """The error after the refit on some inputs."""
+        members = np.flatnonzero(kept)
+        target = self.target[members]
+        return self.target_energy - float(target @ np.linalg.solve(self.moments[np.ix_(members, members)], target))
 
     def problem(self, name: str) -> Problem:
         """The problem of the next round."""
-        found, self.inputs = self.support.problem(_COUNTS[self.level], charge=self.charge, name=name)
+        support = Support.of(self.moments, self.target, self.kept, target_energy=self.target_energy)
+        found, self.inputs = support.problem(_COUNTS[self.level], charge=self.charge, name=name)
         return found
 
     def moves(self, problem: Problem, answer: np.ndarray) -> bool:
@@ -100,13 +105,13 @@ class _Walk:
         leave = int((self.kept & ~kept).sum())
         if leave == 0:
             return self._widens()
-        found, before = self._around(kept), self.support.error
-        predicted = before - float(problem.energy(answer)) + self.charge * leave * (leave - 1) / 2
-        if not found.error < before * (1 - 1e-9):
+        error = self._refitted(kept)
+        predicted = self.error - float(problem.energy(answer)) + self.charge * leave * (leave - 1) / 2
+        if not error < self.error * (1 - 1e-9):
             self.refused, self.charge = self.charge, self.charge * _FACTOR
             return True
-        self.kept, self.support, self.refused = kept, found, 0.0
-        gained = before - found.error
+        gained = self.error - error
+        self.kept, self.error, self.refused = kept, error, 0.0
         self.charge *= 1 / _FACTOR if gained > _GOOD * predicted else _FACTOR if gained < _BAD * predicted else 1
         return True
 
