@@ -21,6 +21,8 @@ _CHARGE, _FACTOR = 1.0, 3.0
 """The first charge, in units of the error for each kept input, and what it is multiplied by or divided by."""
 _FREE = 1e-3
 """A charge this small, in the same units, is none."""
+_LEAST_RIDGE, _NOTHING = 1e-9, 1e-12
+"""A ridge that keeps dependent inputs apart; and an error, in units of the target's energy, that is none."""
 _GOOD, _BAD = 0.7, 0.3
 """Shares of the predicted change above and below which the charge falls and rises."""
 
@@ -51,15 +53,18 @@ def exchange_inputs(
         rounds: at most.
         seed: of the problems' seeds.
     """
-    moments = gram + max(ridge, 1e-12) * max(float(np.diag(gram).mean()), np.finfo(float).tiny) * np.eye(len(gram))
+    mean = float(np.diag(gram).mean())
+    if not mean > 0.0:
+        return kept.copy()
+    moments = gram + max(ridge, _LEAST_RIDGE) * mean * np.eye(len(gram))
     walks = [_Walk(moments, cross[:, n], float(target_energy[n]), kept[:, n].copy()) for n in range(cross.shape[1])]
-    active = [n for n, walk in enumerate(walks) if 0 < walk.kept.sum() < len(gram)]
+    active = [n for n, walk in enumerate(walks) if 0 < walk.kept.sum() < len(gram) and walk.is_open]
     for number in range(rounds):
+        if not active:
+            break
         problems = [walks[n].problem(str(n)) for n in active]
         answers = solve(problems, [seed + 1000 * n + number for n in active])
         active = [n for n, problem, answer in zip(active, problems, answers, strict=True) if walks[n].moves(problem, answer)]
-        if not active:
-            break
     return np.stack([walk.kept for walk in walks], axis=1)
 
 
@@ -84,7 +89,12 @@ class _Walk:
 
     @property
     def _unit(self) -> float:
-        return max(self.error, 0.0) / max(1, int(self.kept.sum()))
+        return self.error / max(1, int(self.kept.sum()))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an error to lower."""
+        return self.error > _NOTHING * self.target_energy
 
     def _refitted(self, kept: np.ndarray) -> float:
         """The error after the refit on some inputs."""
@@ -113,7 +123,7 @@ class _Walk:
         gained = self.error - error
         self.kept, self.error, self.refused = kept, error, 0.0
         self.charge *= 1 / _FACTOR if gained > _GOOD * predicted else _FACTOR if gained < _BAD * predicted else 1
-        return True
+        return self.is_open
 
     def _widens(self) -> bool:
         """No exchange pays with this charge: try a smaller one, or among more inputs."""

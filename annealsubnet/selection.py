@@ -2,7 +2,7 @@
 
 Two routes lead from the statistics to the answer. Without a sampler the exact error after the refit is annealed by exchanges
 (`annealsubnet.solvers.select_refit`). With a sampler, any `dimod.Sampler`, the same question is asked as binary quadratic
-models: solve, refit, repeat, for as long as the error falls. Weights that are not to be refitted are quadratic to begin with.
+models: solve, refit, repeat. Weights that are not to be refitted are quadratic to begin with.
 """
 
 import logging
@@ -49,7 +49,7 @@ class Choice:
     refit: bool = True
     ridge: float = 1e-2
     effort: int = 25
-    rounds: int = 8
+    rounds: int = 24
     degree: int | None = None
     pattern: Pattern | None = None
 

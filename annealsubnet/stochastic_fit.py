@@ -114,26 +114,29 @@ def fit_by_batches(
         return now, float(measure(now, dense, held))
 
     start = float(measure(first, dense, held))
-    fits: list[tuple[float, float, Any]] = []
+    nearest: tuple[float, float, Any] = (np.inf, rates[0], first)
+    tried = 0
 
     def ends_nearer(rate: float) -> bool:
+        nonlocal nearest, tried
         found, end = walk(rate)
-        nearest = min((earlier for earlier, _, _ in fits), default=np.inf)
-        fits.append((end if np.isfinite(end) else np.inf, rate, found))
-        return fits[-1][0] < nearest
+        tried += 1
+        if not end < nearest[0]:
+            return False
+        nearest = (end, rate, found)
+        return True
 
     middle = len(rates) // 2
     ends_nearer(rates[middle])
     for side in (rates[middle + 1 :], rates[:middle][::-1]):
-        taken = list(itertools.takewhile(ends_nearer, side))
-        if taken:
+        if list(itertools.takewhile(ends_nearer, side)):
             break
-    end, rate, found = min(fits, key=lambda fit: fit[0])
+    end, rate, found = nearest
     logger.info(
         "fit by batches: rate %g of %d, held-out divergence %.4g to %.4g, %d steps of %d examples",
-        rate, len(fits), start, end, steps, size,
+        rate, tried, start, end, steps, size,
     )  # fmt: skip
-    passed = 2 * size * steps * len(fits) + 2 * len(held) * (1 + len(fits))
+    passed = 2 * size * steps * tried + 2 * len(held) * (1 + tried)
     return Fit(found, end, start, passed) if end < start else Fit(first, start, start, passed)
 
 

@@ -176,7 +176,7 @@ def bqm(layer: Layer, kept: int, seed: int) -> Timed:
             dense[None],
             np.full((1, neurons), kept),
             bias=np.zeros((1, neurons)),
-            choice=Choice(Annealer(), {"num_reads": 4, "num_sweeps": 100, "num_threads": 1}, ridge=1e-6, rounds=40),
+            choice=Choice(Annealer(), {"num_reads": 4, "num_sweeps": 100, "num_threads": 1}, ridge=1e-6),
             seed=seed,
         )[0]
         found = select_inputs(

@@ -91,3 +91,27 @@ def test_neurons_that_keep_all_or_nothing_and_dead_inputs_stay():
     found = exchange_inputs(gram, cross, energy, start, ridge=1e-2, solve=annealed, rounds=20, seed=0)
     assert found[:, 0].all() and not found[:, 1].any()
     assert found[:, 2].sum() == 4 and not found[5, 2]
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-9, 1e-6, 1e-2])
+def test_dependent_inputs_and_few_examples(ridge):
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(10, 40))
+    values[:, 20:] = values[:, :20]
+    targets = values @ rng.normal(size=(40, 3))
+    start = np.zeros((40, 3), bool)
+    start[:20] = True
+    gram, cross, energy = values.T @ values / 10, values.T @ targets / 10, (targets**2).mean(0)
+    found = exchange_inputs(gram, cross, energy, start, ridge=ridge, solve=annealed, rounds=20, seed=0)
+    assert (found.sum(axis=0) == 20).all()
+
+
+def test_nothing_to_explain_asks_nothing():
+    def refuses(problems, seeds):
+        raise AssertionError("there is no error to lower")
+
+    start = np.zeros((8, 2), bool)
+    start[:3] = True
+    for gram in (np.zeros((8, 8)), np.eye(8)):
+        found = exchange_inputs(gram, np.zeros((8, 2)), np.zeros(2), start, ridge=1e-2, solve=refuses, rounds=9, seed=0)
+        assert np.array_equal(found, start)

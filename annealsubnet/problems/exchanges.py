@@ -66,7 +66,7 @@ class Support:
         """
         members = np.flatnonzero(kept)
         rows = moments[members]
-        inverse = np.linalg.inv(rows[:, members])
+        inverse = _symmetric(np.linalg.inv(rows[:, members]))
         weights = inverse @ target[members]
         error = float(target_energy - weights @ target[members])
         return cls(members, error, inverse, inverse @ rows, weights, target - weights @ rows, moments)
@@ -98,9 +98,9 @@ class Support:
         out = np.sort(np.argsort(costs, kind="stable")[:count])
         others = np.flatnonzero(apart)
         into = np.sort(others[np.argsort(-gains[others], kind="stable")[:count]])
-        block = self.moments[np.ix_(into, into)] - self.moments[np.ix_(into, self.members)] @ self.across[:, into]
-        leaving = _pairs(self.weights[out], self.inverse[np.ix_(out, out)]) - costs[out][:, None] - costs[out] + charge
-        entering = gains[into][:, None] + gains[into] - _pairs(self.residual[into], block)
+        block = _symmetric(self.moments[np.ix_(into, into)] - self.moments[np.ix_(into, self.members)] @ self.across[:, into])
+        leaving = _pairs(self.weights[out], self.inverse[np.ix_(out, out)]) - (costs[out][:, None] + costs[out]) + charge
+        entering = (gains[into][:, None] + gains[into]) - _pairs(self.residual[into], block)
         mixed = gains[into] - self._in_place_of(out, into, schur)
         for square in (leaving, entering):
             np.fill_diagonal(square, 0.0)
@@ -126,4 +126,9 @@ def _pairs(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     products = diagonal[:, None] * diagonal
     determinants = np.maximum(products - matrix**2, _FLOOR * products)
     first, second = values[:, None], values[None]
-    return (first**2 * diagonal - 2 * first * second * matrix + second**2 * diagonal[:, None]) / determinants
+    return _symmetric((first**2 * diagonal - 2 * first * second * matrix + second**2 * diagonal[:, None]) / determinants)
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    """A matrix that is symmetric but for rounding, without that."""
+    return 0.5 * (matrix + matrix.T)
