@@ -114,7 +114,18 @@ def fit_by_batches(
         return now, float(measure(now, dense, held))
 
     start = float(measure(first, dense, held))
-    nearest: tuple[float, float, Any] = (np.inf, rates[0], first)
+    end, rate, found, tried = _nearest(walk, rates)
+    logger.info(
+        "fit by batches: rate %g of %d, held-out divergence %.4g to %.4g, %d steps of %d examples",
+        rate, tried, start, end, steps, size,
+    )  # fmt: skip
+    passed = 2 * size * steps * tried + 2 * len(held) * (1 + tried)
+    return Fit(found, end, start, passed) if end < start else Fit(first, start, start, passed)
+
+
+def _nearest(walk: Callable[[float], tuple[Any, float]], rates: tuple[float, ...]) -> tuple[float, float, Any, int]:
+    """Where the best of the walks ends, its rate and parameters, and how many were made: from the middle rate up, else down."""
+    nearest: tuple[float, float, Any] = (np.inf, rates[0], None)
     tried = 0
 
     def ends_nearer(rate: float) -> bool:
@@ -131,13 +142,7 @@ def fit_by_batches(
     for side in (rates[middle + 1 :], rates[:middle][::-1]):
         if list(itertools.takewhile(ends_nearer, side)):
             break
-    end, rate, found = nearest
-    logger.info(
-        "fit by batches: rate %g of %d, held-out divergence %.4g to %.4g, %d steps of %d examples",
-        rate, tried, start, end, steps, size,
-    )  # fmt: skip
-    passed = 2 * size * steps * tried + 2 * len(held) * (1 + tried)
-    return Fit(found, end, start, passed) if end < start else Fit(first, start, start, passed)
+    return *nearest, tried
 
 
 def _held_out(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
