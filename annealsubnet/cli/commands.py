@@ -75,7 +75,7 @@ class Prune(Source):
     select-and-refit annealer."""
 
     sampler_option: Annotated[tuple[str, ...], _word("NAME=VALUE ...")] = ()
-    """Options of --sampler, such as num_reads=20."""
+    """Options of --sampler, such as num_reads=20. (tabu takes timeout=5 ms a problem by default.)"""
 
     polish: int = 0
     """Rounds of exchanges of weights over all layers at once, behind the layers' own selections; seconds to minutes each."""

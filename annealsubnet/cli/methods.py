@@ -19,14 +19,15 @@ NOT_FOR: Mapping[str, tuple[str, ...]] = {"activation": ("weight",)}
 """Methods that can't choose a unit; they are left out for it unless asked for."""
 
 
-SAMPLERS: Mapping[str, str] = {
-    "annealer": "annealsubnet.solvers:Annealer",
-    "simulated-annealing": "dwave.samplers:SimulatedAnnealingSampler",
-    "tabu": "dwave.samplers:TabuSampler",
-    "steepest-descent": "dwave.samplers:SteepestDescentSolver",
-    "exact": "dimod:ExactSolver",
+SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "annealer": ("annealsubnet.solvers:Annealer", {}),
+    "simulated-annealing": ("dwave.samplers:SimulatedAnnealingSampler", {}),
+    "tabu": ("dwave.samplers:TabuSampler", {"timeout": 5}),
+    "steepest-descent": ("dwave.samplers:SteepestDescentSolver", {}),
+    "exact": ("dimod:ExactSolver", {}),
 }
-"""Name to module and class."""
+"""Name to module and class, and options of its own. Tabu search always uses up its time, by default 100 ms; there are thousands
+of problems."""
 
 
 def known_methods(sampler: Any = None, options: Sequence[str] = (), *, polish: int = 0) -> Mapping[str, Method]:
@@ -47,20 +48,22 @@ def known_methods(sampler: Any = None, options: Sequence[str] = (), *, polish: i
 
     annealed: Method = partial(prune, polish=polish)
     if sampler is not None:
-        annealed = partial(annealed, sampler=_sampler(sampler), sampler_options=dict(map(_option, options)))
+        made, own = _sampler(sampler)
+        annealed = partial(annealed, sampler=made, sampler_options={**own, **dict(map(_option, options))})
     elif options:
         raise Refusal(f"--sampler-option {options[0]} needs --sampler; use one of {', '.join(SAMPLERS)}.")
     return {ANNEALED: annealed, **baselines.METHODS, **baselines.ON_REQUEST}
 
 
-def _sampler(name: Any) -> Any:
-    """The sampler of that name, or one made already."""
+def _sampler(name: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The sampler of that name and its options, or one made already."""
     if not isinstance(name, str):
-        return name
+        return name, {}
     if name not in SAMPLERS:
         raise Refusal(f"There is no sampler {name!r}; use one of {', '.join(SAMPLERS)}, leap.")
-    module, _, kind = SAMPLERS[name].partition(":")
-    return getattr(import_module(module), kind)()
+    path, options = SAMPLERS[name]
+    module, _, kind = path.partition(":")
+    return getattr(import_module(module), kind)(), options
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -2,9 +2,9 @@
 
 A sampler that can keep a count exactly (one with the option `num_kept`, as `Annealer` has) is asked to. For all others
 the count is met by a *price* λ: E(x) + λ Σ_i x_i changes linear biases only, its minimizers keep ever fewer variables as
-λ rises, and so λ is bisected until the count is met. A squared penalty (Σ_i x_i - k)² would do it in one call, but it
-couples every pair of variables. Counts that no price reaches (E is not convex along the count) are repaired by the
-single flips that cost least, and every answer is then polished by exchanges.
+λ rises, and so λ is moved until the count is met (`annealsubnet.solvers.prices`). A squared penalty (Σ_i x_i - k)² would
+do it in one call, but it couples every pair of variables. Counts that no price reaches (E is not convex along the count)
+are repaired by the single flips that cost least, and every answer is then polished by exchanges.
 """
 
 import inspect
@@ -20,8 +20,9 @@ from jaxtyping import Bool, Float
 from annealsubnet.problems import Problem
 from annealsubnet.solvers.annealer import Annealer
 from annealsubnet.solvers.options import refuse_unknown
+from annealsubnet.solvers.prices import is_on_hull, next_price
 
-# λ is bisected this often at most: 2^-20 of the range is finer than any count asks for.
+# This many prices at most; about log₂ n are needed.
 _PRICES = 20
 _STATES_A_PRICE = 16
 
@@ -148,39 +149,44 @@ def _solve_by_price(
     from annealsubnet.solvers.compiled import energy_of
 
     energy = energy_of(bqm)
-    reach = np.abs(energy.linear) + np.asarray(abs(energy.couplings).sum(axis=1)).ravel()
-    low, high = -float(reach.max()) - 1.0, float(reach.max()) + 1.0
-    vectors = bqm.to_numpy_vectors(variable_order=list(bqm.variables))
-    step = 1.0 if bqm.vartype is dimod.BINARY else 0.5
-    price, found, calls, info = 0.0, [], 0, {}
+    ends = np.array([np.zeros(bqm.num_variables, bool), np.ones(bqm.num_variables, bool)])
+    least = dict(zip((0, bqm.num_variables), energy.of(ends).tolist(), strict=True))
+    found, calls, info, price = [], 0, {}, 0.0
     for _ in range(_PRICES):
-        linear = np.asarray(vectors.linear_biases, np.float64) + step * price
-        priced = dimod.BinaryQuadraticModel.from_numpy_vectors(
-            linear, vectors.quadratic, float(vectors.offset), bqm.vartype, variable_order=list(bqm.variables)
-        )
-        sampleset = sampler.sample(priced, **options)
+        price = next_price(least, num_kept)
+        sampleset = sampler.sample(_priced(bqm, price), **options)
         calls, info = calls + 1, dict(sampleset.info)
-        states = _states(sampleset, bqm)
-        counts = states.sum(axis=1)
-        order = np.argsort(sampleset.record.energy, kind="stable")
-        exact = order[counts[order] == num_kept][:_STATES_A_PRICE]
-        found.append(states[np.concatenate([exact, order[:1]])])
-        lowest = int(counts[order[0]])
-        if lowest == num_kept:
+        states = np.unique(_states(sampleset, bqm), axis=0)
+        counts, energies = states.sum(axis=1), energy.of(states)
+        priced = energies + price * counts
+        found.append(states[np.lexsort((priced, np.abs(counts - num_kept)))[:_STATES_A_PRICE]])
+        first = int(priced.argmin())
+        count, lowest = int(counts[first]), float(energies[first])
+        if count == num_kept or is_on_hull(least, price, count, lowest):
             break
-        low, high = (price, high) if lowest > num_kept else (low, price)
-        price = 0.5 * (low + high)
+        for ones, value in zip(counts.tolist(), energies.tolist(), strict=True):
+            least[ones] = min(value, least.get(ones, np.inf))
     states = np.unique(np.concatenate(found), axis=0)
     near = np.argsort(np.abs(states.sum(axis=1) - num_kept), kind="stable")[: 4 * _STATES_A_PRICE]
     repaired = np.array([repair(energy, state, num_kept) for state in states[near]])
+    is_spin = bqm.vartype is dimod.SPIN
     polished = Annealer().sample(
         bqm,
-        initial_states=(repaired.astype(np.int8) * (1 if step == 1.0 else 2) - (step < 1.0), list(bqm.variables)),
+        initial_states=(repaired.astype(np.int8) * (2 if is_spin else 1) - is_spin, list(bqm.variables)),
         num_sweeps=0,
         num_kept=num_kept,
         seed=seed,
     )
     return _solution(bqm, _states(polished, bqm), calls, info | {"price": price})
+
+
+def _priced(bqm: dimod.BinaryQuadraticModel, price: float) -> dimod.BinaryQuadraticModel:
+    """A model with a price on every variable that is one."""
+    vectors = bqm.to_numpy_vectors(variable_order=list(bqm.variables))
+    linear = np.asarray(vectors.linear_biases, np.float64) + (0.5 if bqm.vartype is dimod.SPIN else 1.0) * price
+    return dimod.BinaryQuadraticModel.from_numpy_vectors(
+        linear, vectors.quadratic, float(vectors.offset), bqm.vartype, variable_order=list(bqm.variables)
+    )
 
 
 def repair(energy: Any, state: np.ndarray, num_kept: int) -> np.ndarray:
