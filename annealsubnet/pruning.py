@@ -93,7 +93,7 @@ def prune(
         polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
             refitted together (weights only); 0 leaves every layer as its own selection and refit made it. A refit takes some
             hundred passes: where one over the batches takes over 2·10¹⁰ operations there are no exchanges, and the kept weights
-            are fitted together by Adam, 200 steps at each of two or three rates (`annealsubnet.stochastic_fit`).
+            are fitted together by Adam, 200 steps at each of two to four rates (`annealsubnet.stochastic_fit`).
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         inputs: of which network each layer sees while its units are chosen and refitted to the dense outputs: the "pruned" one,
             so that a layer makes up for those before it, or the "dense" one.

@@ -44,7 +44,7 @@ _EVERY, _MOST = 10, 1_000
 """One example in so many is held out, and so many at most."""
 _WARM = 10
 """The rate rises for one step in so many: Adam's first steps, each weight by the whole rate, lead away from where it starts."""
-_RATES = (3e-4, 1e-3, 3e-3)
+_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 """Learning rates that are tried."""
 _ADAM = optax.scale_by_adam()
 

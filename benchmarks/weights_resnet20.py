@@ -9,7 +9,7 @@ everything is chosen; the test set is read with `--split test`. Each seed draws 
 chooses. Sparsity is global over all kernels; `patterns` is 2:4 in all layers but the first, whose 27 inputs it does not divide.
 
 All masks get the same refit: least squares for each layer (to the dense network's outputs, residual sums restored), then 200
-steps of Adam over batches of 32 of the 16,000 images, without labels, to the dense network's outputs, at the one of three rates
+steps of Adam over batches of 32 of the 16,000 images, without labels, to the dense network's outputs, at the one of four rates
 that serves best on 1,000 of them held out, or not at all if none helps there; the fit moves the scales and biases of BatchNorms
 too. "annealed" takes three sweeps, so that with a fifth of all weights kept it takes twice as long as descent. A row has the
 accuracy after each of the two, and after the statistics of BatchNorms have then been taken again, relative to those of the

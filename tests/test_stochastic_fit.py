@@ -40,7 +40,7 @@ def test_it_approaches_the_dense_outputs_and_holds_the_zeros(case):
     assert found.start == pytest.approx(divergence(network, start, held), rel=1e-4)
     assert found.value == pytest.approx(divergence(network, found.params, held), rel=1e-4)
     steps = 6000 // 32
-    tried = range(2, 4)  # the middle rate, and one or two on the better side of it
+    tried = range(2, 5)  # 1e-3, and one to three others on the better side of it
     assert found.examples in [len(inputs) - len(held) + 32 * steps * count + len(held) * (2 + count) for count in tried]
 
 
