@@ -5,9 +5,13 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import jax
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# Tests compile thousands of small programs and run each for a moment. Commands that they start are compiled as ever.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
