@@ -270,7 +270,7 @@ class _Walk:
 
     def _weights(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         network, choice = self.network, self.choice
-        counts = weight_counts(network, self.batches, self.budget, self.importance, params=params)
+        counts = weight_counts(network, self.batches, self.budget, self.importance, params=params, ridge=choice.ridge)
         kept: dict[str, np.ndarray] = {}
         for number, (name, layer) in enumerate(track(network.layers.items(), "Weights", progress=progress)):
             if name not in counts and not kept:

@@ -15,6 +15,7 @@ from annealsubnet.layer_costs import LayerCurves, divide
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params, Site, as_network
 from annealsubnet.problems import site_problem
+from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import error_curves, unit_curve
@@ -23,6 +24,10 @@ from annealsubnet.statistics.moments import Regression, input_moments, self_regr
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which curvature is estimated."""
+_ELIMINATED = 1_024
+"""Inputs of a neuron up to which its error curve is that of backward elimination, which takes a time of their cube."""
+_LEAST_RIDGE = 1e-6
+"""Of error curves, so that dependent inputs do no harm."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class WeightCurves:
 def weight_curves(
     model: Any, batches: Iterable[Any], *, exclude: Iterable[str] = (), max_kept: int | None = None, loss: Loss = cross_entropy
 ) -> WeightCurves:
-    """The error curves of all neurons of a dense network, by forward selection.
+    """The error curves of all neurons of a dense network, each along one greedy path.
 
     Args:
         model, batches, exclude, loss: as in `annealsubnet.prune`.
@@ -74,7 +79,8 @@ def weight_curves(
     for name in names:
         layer = network.layers[name]
         longest = min(layer.fan_in, max_kept or layer.fan_in)
-        errors[name] = _weight_curves(self_regression(layer, moments[name], network.params), longest).weighted(importance[name])
+        curves = _weight_curves(self_regression(layer, moments[name], network.params), longest, RIDGE)
+        errors[name] = curves.weighted(importance[name])
         place = 2 if layer.fan_in <= 2**16 else 4
         costs[name] = {
             "weights": 1,
@@ -104,16 +110,22 @@ def importance_of(network: Network, batches: Iterable[Any], *, params: Params, l
 
 
 def weight_counts(
-    network: Network, batches: Iterable[Any], budget: Budget, importance: Importance, *, params: Params
+    network: Network,
+    batches: Iterable[Any],
+    budget: Budget,
+    importance: Importance,
+    *,
+    params: Params,
+    ridge: float = RIDGE,
 ) -> dict[str, np.ndarray]:
-    """How many inputs each neuron keeps: `[groups, outputs]` for each selected layer."""
+    """How many inputs each neuron keeps, `[groups, outputs]` for each selected layer, after a refit with this ridge."""
     layers = {name: network.layers[name] for name in budget.selected}
     shapes = {name: (layer.groups, layer.outputs // layer.groups) for name, layer in layers.items()}
     if budget.scope == "neuron":
         return {name: np.full(shapes[name], budget.counts[name]) for name in layers}
     moments = input_moments(network, batches, params=params, layers=layers)
     curves = {
-        name: _weight_curves(self_regression(layer, moments[name], params), _longest(budget, name, layer.fan_in))
+        name: _weight_curves(self_regression(layer, moments[name], params), _longest(budget, name, layer.fan_in), ridge)
         for name, layer in layers.items()
     }
     if budget.scope == "network":
@@ -128,10 +140,14 @@ def _longest(budget: Budget, name: str, fan_in: int) -> int:
     return fan_in if share > 0.25 else max(min(fan_in, 64), int(np.ceil(min(1.0, 4 * share) * fan_in)))
 
 
-def _weight_curves(regression: Regression, longest: int) -> LayerCurves:
+def _weight_curves(regression: Regression, longest: int, ridge: float) -> LayerCurves:
+    """By backward elimination where that is affordable: its errors are nearer to those of the supports that will be chosen."""
     centered = regression.centered()
+    is_small = regression.gram.shape[-1] <= _ELIMINATED
     found = [
-        error_curves(gram, cross, energy, method="forward", max_kept=longest)
+        error_curves(
+            gram, cross, energy, method="backward" if is_small else "forward", max_kept=longest, ridge=max(ridge, _LEAST_RIDGE)
+        )
         for gram, cross, energy in zip(centered.gram, centered.cross, centered.target_energy, strict=True)
     ]
     return LayerCurves(regression, tuple(found))
