@@ -2,12 +2,14 @@
 
 from itertools import product
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from annealsubnet import prune, weight_curves
+from annealsubnet import from_function, prune, weight_curves
 from annealsubnet.allocation import allocate
 from annealsubnet.evaluation import positions
+from annealsubnet.networks import as_network
 
 
 def random_curves(rng, *, convex):
@@ -58,6 +60,22 @@ def test_costs_against_enumeration():
             errors = [sum(curve[k] for curve, k in zip(curves, ks, strict=True)) for ks in divisions if costs @ ks <= total]
             assert 0 <= total - costs @ found.counts < costs.max()
             assert found.bound <= min(errors) + 1e-9 and found.error >= min(errors) - 1e-9
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
+def test_a_division_by_error_curves_leaves_less_than_equal_counts(share):
+    """Measured after the choice and the refit, with neurons of different sizes that read different numbers of inputs."""
+    rng = np.random.default_rng(0)
+    inputs = (rng.normal(size=(400, 20)) @ (np.eye(20) + 0.5 * rng.normal(size=(20, 20)))).astype(np.float32)
+    weights = rng.normal(size=(20, 6)) * np.linspace(0.1, 2, 6) * (rng.random((20, 6)) < np.linspace(0.2, 1, 6))
+    params = {"out": {"kernel": jnp.asarray(weights, jnp.float32)}}
+    network = as_network(from_function(lambda values, x, tap: tap.dense("out", x), params), inputs)
+    errors = {}
+    for scope in ("layer", "neuron"):
+        _, pruned = prune(network, [inputs], keep=share, scope=scope, polish=0, seed=0)
+        moved = inputs @ (np.asarray(pruned["out"]["kernel"]) - weights)
+        errors[scope] = float((moved**2).sum(1).mean())
+    assert errors["layer"] < errors["neuron"]
 
 
 def test_the_same_curves_divide_any_budget():
