@@ -86,8 +86,11 @@ class Ledger:
         if mode != "read":
             self._lock = self._locked()
         with self._meaning("opened"):
-            address = self.path.resolve().as_uri() + ("?mode=ro" if mode == "read" else "")
+            # Where a process was killed while it wrote, a reader too must first undo what is half written.
+            address = self.path.resolve().as_uri() + ("?mode=rw" if mode == "read" else "")
             self._file = sqlite3.connect(address, uri=True, isolation_level=None, timeout=30.0)
+            if mode == "read":
+                self._file.execute("PRAGMA query_only = ON")
             if mode == "create":
                 self._file.executescript(f"BEGIN;{_TABLES}INSERT INTO facts VALUES ('format', '{FORMAT}');COMMIT;")
             found = self._file.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()

@@ -3,6 +3,8 @@
 import logging
 import os
 import random
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -205,6 +207,25 @@ def test_two_processes_cannot_work_on_one_ledger(tmp_path):
             with pytest.raises(LeapError, match="another process works on"):
                 Ledger(path, mode="write")
             assert len(results(path).jobs) == 1  # reading is allowed
+
+
+def test_a_reader_undoes_what_a_killed_writer_left_half_written(tmp_path):
+    """A journal beside a file whose pages have begun to change, as SIGKILL in a transaction leaves them."""
+    (tmp_path / "killed").mkdir()
+    with LoopbackLeap(size=2) as leap:
+        path = write_ledger(tmp_path / "jobs.sqlite", leap, 2)
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA cache_size = 1")
+    writer.execute("BEGIN")
+    writer.execute("CREATE TABLE more (text)")
+    writer.executemany("INSERT INTO more VALUES (?)", [("half written " * 100,)] * 100)
+    for name in ("jobs.sqlite", "jobs.sqlite-journal"):
+        shutil.copy(tmp_path / name, tmp_path / "killed" / name)
+    writer.execute("ROLLBACK")
+    writer.close()
+    with Ledger(tmp_path / "killed" / "jobs.sqlite") as ledger, Ledger(path) as untouched:
+        assert ledger.entries() == untouched.entries() and len(ledger.entries()) == 2
+    assert not (tmp_path / "killed" / "jobs.sqlite-journal").exists()
 
 
 def test_a_solver_that_went_off_line(tmp_path):
