@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from annealsubnet.solvers.prices import lower_hull
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -83,13 +85,6 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 def _hull(curve: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Ends and slopes of the segments of a curve's lower convex hull, from `least` on."""
-    corners = [least]
-    for point in range(least + 1, len(curve)):
-        while len(corners) > 1:
-            first, second = corners[-2], corners[-1]
-            if (curve[second] - curve[first]) * (point - second) < (curve[point] - curve[second]) * (second - first):
-                break
-            corners.pop()
-        corners.append(point)
+    corners = lower_hull(range(least, len(curve)), curve)
     ends = np.array(corners[1:], int)
     return ends, np.diff(curve[corners]) / np.diff(corners)

@@ -11,8 +11,9 @@ References:
     Handler, Zang, *A dual algorithm for the constrained shortest path problem*, Networks 10, 1980, section 2 (the next price).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import Any
 
 _ROUNDING = 1e-9
 """Of an energy, relative to the range of those seen: what lies less than this below an edge lies on it."""
@@ -31,17 +32,17 @@ def next_price(least: Mapping[int, float], wanted: int) -> float:
         >>> next_price({0: 0.0, 1: -5.0, 4: -8.0}, 1)
         3.0
     """
-    edges = [edge for edge in pairwise(lower_hull(least)) if edge[0] <= wanted <= edge[1]]
+    edges = [edge for edge in pairwise(lower_hull(sorted(least), least)) if edge[0] <= wanted <= edge[1]]
     return sum((least[first] - least[second]) / (second - first) for first, second in edges) / len(edges)
 
 
-def lower_hull(least: Mapping[int, float]) -> list[int]:
-    """The counts at the corners of the lower convex hull."""
+def lower_hull(counts: Iterable[int], values: Any) -> list[int]:
+    """The counts, given in rising order, at the corners of the lower convex hull of `values[count]`."""
     corners: list[int] = []
-    for count in sorted(least):
+    for count in counts:
         while len(corners) > 1:
             first, second = corners[-2], corners[-1]
-            if (least[second] - least[first]) * (count - second) < (least[count] - least[second]) * (second - first):
+            if (values[second] - values[first]) * (count - second) < (values[count] - values[second]) * (second - first):
                 break
             corners.pop()
         corners.append(count)

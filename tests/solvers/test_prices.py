@@ -31,7 +31,7 @@ def test_the_price_reached_has_the_greatest_dual_bound(seed):
         solution = solve(problem, dimod.ExactSolver(), num_kept=wanted, seed=0)
         price = solution.info["price"]
         bound = min(energy + price * (count - wanted) for count, energy in least.items())
-        corners = lower_hull(least)
+        corners = lower_hull(range(12), least)
         hull = float(np.interp(wanted, corners, [least[count] for count in corners]))
         assert bound == pytest.approx(hull, abs=1e-9)
         assert solution.calls <= 7
@@ -64,5 +64,5 @@ class Minimum(dimod.Sampler):
 
 
 def test_the_hull_leaves_out_what_lies_above_or_on_an_edge():
-    assert lower_hull({0: 0.0, 1: 1.0, 2: -2.0, 3: -3.0, 4: -4.0}) == [0, 4]
+    assert lower_hull(range(5), [0.0, 1.0, -2.0, -3.0, -4.0]) == [0, 4]
     assert next_price({0: 0.0, 2: -4.0, 4: -6.0}, 2) == 1.5
