@@ -173,13 +173,10 @@ def _held_out(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _outputs(network: Network, params: Params, inputs: np.ndarray, used: np.ndarray, *, size: int) -> np.ndarray:
     """Outputs for the inputs that are used, in batches of one size; the others' are zero."""
     apply = network.jitted("outputs")(lambda values, images: network.apply(values, images))
-    outputs = None
-    for chosen in np.resize(used, (-(-len(used) // size), size)):
-        found = np.asarray(apply(params, inputs[chosen]))
-        if outputs is None:
-            outputs = np.zeros((len(inputs), *found.shape[1:]), found.dtype)
-        outputs[chosen] = found
-    assert outputs is not None
+    places = np.resize(used, (-(-len(used) // size), size))
+    found = np.stack([np.asarray(apply(params, inputs[chosen])) for chosen in places])
+    outputs = np.zeros((len(inputs), *found.shape[2:]), found.dtype)
+    outputs[places] = found
     return outputs
 
 

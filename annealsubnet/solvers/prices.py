@@ -4,16 +4,17 @@ With E*(k) the least energy with k ones, the least of E(x) + λ Σ_i x_i lies on
 hull's slope is −λ. The states seen so far bound that hull from above, and two are known without asking: none and all. The next
 price is the slope of the edge over the count, at which its two ends tie: either the sampler finds a state below the edge,
 which divides it, or the edge belongs to the hull, and no price leads nearer to the count. That takes a handful of calls, about
-log₂ n of them; bisecting the range of all possible prices takes twenty and more.
+log₂ n of them; bisecting the range of all possible prices takes ten to twenty.
 
 References:
     Everett, *Generalized Lagrange multiplier method*, Operations Research 11, 1963 (the price).
     Handler, Zang, *A dual algorithm for the constrained shortest path problem*, Networks 10, 1980, section 2 (the next price).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+
+import numpy as np
 
 _ROUNDING = 1e-9
 """Of an energy, relative to the range of those seen: what lies less than this below an edge lies on it."""
@@ -36,7 +37,7 @@ def next_price(least: Mapping[int, float], wanted: int) -> float:
     return sum((least[first] - least[second]) / (second - first) for first, second in edges) / len(edges)
 
 
-def lower_hull(counts: Iterable[int], values: Any) -> list[int]:
+def lower_hull(counts: Iterable[int], values: Mapping[int, float] | Sequence[float] | np.ndarray) -> list[int]:
     """The counts, given in rising order, at the corners of the lower convex hull of `values[count]`."""
     corners: list[int] = []
     for count in counts:

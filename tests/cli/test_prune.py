@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from annealsubnet.cli.methods import known_methods
 from annealsubnet.report import read_rows
 
 FILES = ["accuracy.png", "accuracy.svg", "config.json", "mask-weight.safetensors", "mask.safetensors"]
@@ -85,3 +86,9 @@ def test_the_same_command_gives_the_same_numbers(command) -> None:
         for path in sorted(Path().glob("annealsubnet-results*/results.csv"))
     )
     assert first == second
+
+
+@pytest.mark.parametrize(("given", "timeout"), [((), 5), (("timeout=20",), 20)])
+def test_tabu_search_gets_little_time_unless_told_otherwise(given, timeout):
+    options = known_methods("tabu", given)["annealed"].keywords["sampler_options"]
+    assert options == {"timeout": timeout}
