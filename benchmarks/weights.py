@@ -160,9 +160,13 @@ def plan(
     """(network, method's name, method, sparsity) of a section, in turns; of some networks and methods only, unless None."""
     networks = ["mlpnet", "resnet20"] if section == "patterns" else [section.removesuffix("-gradual")]
     networks = ["digits-mlp"] if section == "digits" else networks
+    if only is not None:
+        networks = [network for network in networks if network in only]
+        if not networks:
+            raise SystemExit(f"{section} has none of the networks {', '.join(only)}.")
     cells = []
     for sparsity in sparsities or SPARSITIES[section]:
-        for network in [network for network in networks if only is None or network in only]:
+        for network in networks:
             rows = ROWS[network]
             if section == "patterns":
                 found = methods.patterned()
@@ -237,7 +241,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/weights"))
     parser.add_argument(
-        "--sections", nargs="+", default=["mlpnet", "mlpnet-gradual", "resnet20", "resnet20-gradual", "patterns"]
+        "--sections",
+        nargs="+",
+        choices=[*SPARSITIES, "local", "cost"],
+        default=[name for name in SPARSITIES if name != "digits"],
     )
     parser.add_argument("--networks", nargs="+", choices=list(CHECKPOINTS), help="only these of a section")
     parser.add_argument("--methods", nargs="+")
