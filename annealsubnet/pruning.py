@@ -12,6 +12,7 @@ Counts that compete over several layers are allocated first, from the layers' er
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,23 @@ from annealsubnet.refitting import RIDGE, kept_weights, refit_layer
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
-from annealsubnet.stochastic_fit import fit_by_batches
+from annealsubnet.statistics.row_curvature import (
+    RowCurvature,
+    as_rows,
+    from_rows,
+    obstacle,
+    operations_by_rows,
+    row_regression,
+)
+from annealsubnet.stochastic_fit import TEMPERATURE, fit_by_batches
 from annealsubnet.thinning import thin_weights
 
 logger = logging.getLogger(__name__)
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which a network is not polished; a fit takes some hundred passes."""
+_MOST_BY_ROWS = 1e13
+"""Operations of moments by rows beyond which the errors of neurons are not weighed by curvature unless that is wanted."""
 _FITTED_ON = 6400
 """Examples whose gradients the fit by small batches then takes."""
 
@@ -62,6 +73,7 @@ def prune(
     polish: int = 3,
     effort: int = 25,
     inputs: str = "pruned",
+    curvature: bool | None = None,
     loss: Loss = cross_entropy,
     seed: int,
     progress: bool = False,
@@ -97,6 +109,10 @@ def prune(
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         inputs: of which network each layer sees while its units are chosen and refitted to the dense outputs: the "pruned" one,
             so that a layer makes up for those before it, or the "dense" one.
+        curvature: whether the errors of each neuron's weights are weighed by the loss's curvature in them
+            (`annealsubnet.statistics.row_curvature`), instead of alike at all positions of all examples; weights only, without
+            sampler, training or pattern of blocks. By default in networks with convolutions, where that takes at most 10¹³
+            operations and 512 MiB.
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
         progress: show progress on a terminal.
@@ -135,6 +151,7 @@ def prune(
         raise ValueError(
             "training goes with weights that are refitted by the select-and-refit annealer: no sampler, refit=True."
         )
+    by_rows = _row_curvature(network, batches, budget, choice, training, loss, wanted=curvature)
     if unit == "weight" and not refit:
         kept = select_frozen_weights(network, batches, budget, rounds=polish, choice=choice, loss=loss, seed=seed)
         params: Params = network.params
@@ -145,12 +162,46 @@ def prune(
             kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
     else:
         stages = [_stage(budget, (number + 1) / rounds) for number in range(rounds)]
-        course = _Course(network, batches, choice, loss, seed, polish if sampler is None else 0, training, inputs)
+        course = _Course(network, batches, choice, loss, seed, polish if sampler is None else 0, training, inputs, by_rows)
         kept, params = course.run(stages, progress=progress)
     left_alone = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
     mask = Mask.of(network, unit, {**left_alone, **kept})
     params = mask.multiply(params if refit else network.params)
     return mask, network.model.export(params)
+
+
+def _row_curvature(
+    network: Network,
+    batches: Iterable[Any],
+    budget: Budget,
+    choice: Choice,
+    training: Training | None,
+    loss: Loss,
+    *,
+    wanted: bool | None,
+) -> RowCurvature | None:
+    """By which curvature the errors of neurons are weighed, or None.
+
+    Raises:
+        ValueError: if it is wanted and cannot be.
+    """
+    if wanted is False:
+        return None
+    is_block = choice.pattern is not None and choice.pattern.is_block
+    reason: str | None = "it is for weights that are refitted by the select-and-refit annealer, without training or blocks"
+    if budget.unit == "weight" and choice.refit and choice.sampler is None and training is None and not is_block:
+        reason = obstacle(network, budget.selected)
+    if wanted and reason is not None:
+        raise ValueError(f"curvature=True cannot be had: {reason}.")
+    if wanted is None and reason is None:
+        has_windows = any(network.layers[name].window is not None for name in budget.selected)
+        if not has_windows:
+            return None
+        work = operations_by_rows(network, budget.selected, sum(len(inputs) for inputs, _ in stream(batches)))
+        if work > _MOST_BY_ROWS:
+            logger.info("errors are not weighed by curvature: that takes %.1e operations, more than %.0e", work, _MOST_BY_ROWS)
+            return None
+    return RowCurvature(loss, TEMPERATURE) if reason is None else None
 
 
 def _stage(budget: Budget, progress: float) -> Budget:
@@ -178,6 +229,7 @@ class _Course:
     polish: int
     training: Training | None
     inputs: str
+    curvature: RowCurvature | None
 
     def run(self, stages: list[Budget], *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         """Masks and parameters after the last stage."""
@@ -192,8 +244,10 @@ class _Course:
                 shared: dict[str, Any] = {"choice": self.choice, "loss": self.loss, "seed": seed}
                 kept, params = thin_weights(network, batches, stage, kept=kept, params=target, **shared)
             else:
-                importance = importance_of(network, batches, params=trained.params, loss=self.loss)
-                walk = _Walk(network, batches, stage, importance, self.choice, seed, target, self.inputs)
+                importance: Importance = {}
+                if self.curvature is None:
+                    importance = importance_of(network, batches, params=trained.params, loss=self.loss)
+                walk = _Walk(network, batches, stage, importance, self.choice, seed, target, self.inputs, self.curvature)
                 kept, params = walk.run(trained.params, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
             if stage.unit == "weight" and self.polish and number + 1 == len(stages):
@@ -253,10 +307,11 @@ class _Walk:
         seed: int,
         target: Params,
         inputs: str,
+        curvature: RowCurvature | None,
     ) -> None:
         self.network, self.batches, self.budget = network, batches, budget
         self.importance, self.choice, self.seed, self.target = importance, choice, seed, target
-        self.inputs = inputs
+        self.inputs, self.curvature = inputs, curvature
 
     def run(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         """Masks of all sites, and parameters refitted on them."""
@@ -265,32 +320,49 @@ class _Walk:
         return self._sites(params, progress=progress)
 
     def _regression(self, layer: str, params: Params) -> Regression:
-        seen = params if self.inputs == "pruned" else self.target
-        return regression_moments(self.network, self.batches, layer, params=seen, target_params=self.target, through_sum=True)
+        return regression_moments(
+            self.network, self.batches, layer, params=self._seen(params), target_params=self.target, through_sum=True
+        )
+
+    def _seen(self, params: Params) -> Params:
+        return params if self.inputs == "pruned" else self.target
 
     def _weights(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         network, choice = self.network, self.choice
-        counts = weight_counts(network, self.batches, self.budget, self.importance, params=params, ridge=choice.ridge)
+        counts = weight_counts(
+            network,
+            self.batches,
+            self.budget,
+            self.importance,
+            params=params,
+            ridge=choice.ridge,
+            curvature=self.curvature,
+        )
         kept: dict[str, np.ndarray] = {}
         for number, (name, layer) in enumerate(track(network.layers.items(), "Weights", progress=progress)):
             if name not in counts and not kept:
                 continue
-            regression = self._regression(name, params)
-            weights = layer.matrix(np.asarray(params[layer.kernel], np.float64))
-            stays = np.ones(weights.shape, bool)
-            if name in counts:
-                stays = select_weights(
-                    layer,
-                    regression,
-                    weights,
-                    counts[name],
-                    bias=layer.bias_matrix(params),
-                    choice=choice,
-                    seed=self.seed + 31 * number,
-                )
+            stays = np.ones((layer.groups, layer.fan_in, layer.outputs // layer.groups), bool)
+            if name not in counts:
+                regression = self._regression(name, params)
+            else:
+                regression, stays = self._chosen(name, params, counts[name], seed=self.seed + 31 * number)
                 kept[name] = layer.from_matrix(stays)
             params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
         return kept, params
+
+    def _chosen(self, name: str, params: Params, counts: np.ndarray, *, seed: int) -> tuple[Regression, np.ndarray]:
+        """The regression, by rows where curvature counts, and what stays of a layer."""
+        layer = self.network.layers[name]
+        weights, bias = layer.matrix(np.asarray(params[layer.kernel], np.float64)), layer.bias_matrix(params)
+        select = partial(select_weights, choice=self.choice, seed=seed)
+        if self.curvature is None:
+            regression = self._regression(name, params)
+            return regression, select(regression, weights, counts, bias=bias)
+        shared: dict[str, Any] = {"target_params": self.target, "curvature": self.curvature}
+        rows = row_regression(self.network, self.batches, name, params=self._seen(params), **shared)
+        found = select(rows.regression, as_rows(weights), counts.reshape(-1, 1), bias=bias.reshape(-1, 1))
+        return rows.regression, from_rows(found, layer.groups)
 
     def _sites(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         network, choice, unit = self.network, self.choice, self.budget.unit

@@ -21,6 +21,7 @@ from annealsubnet.batches import first_inputs
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
 from annealsubnet.statistics.moments import Regression, regression_moments
+from annealsubnet.statistics.row_curvature import as_rows, from_rows
 
 RIDGE = 1e-2
 """Default ridge, in units of the mean diagonal of H_SS; on MNIST validation images .001 to .03 differ by chance only."""
@@ -64,9 +65,13 @@ def refit_params(network: Network, mask: Mask, batches: Iterable[Any], *, ridge:
 def refit_layer(
     layer: Layer, regression: Regression, kept: Bool[np.ndarray, "groups fan_in outputs"], params: Params, *, ridge: float
 ) -> dict[str, Any]:
-    """Parameters in which one layer's kept weights, and its bias, are refitted."""
+    """Parameters in which one layer's kept weights, and its bias, are refitted; of its own regression or that of its rows."""
     start = layer.matrix(np.asarray(params[layer.kernel], np.float64))
-    weights, bias = least_squares(regression, kept, start, ridge=ridge)
+    if regression.cross.shape == start.shape:
+        weights, bias = least_squares(regression, kept, start, ridge=ridge)
+    else:
+        weights, bias = least_squares(regression, as_rows(kept), as_rows(start), ridge=ridge)
+        weights = from_rows(weights, layer.groups)
     changed = {layer.kernel: layer.from_matrix(weights)}
     if layer.bias is not None:
         changed[layer.bias] = bias.reshape(params[layer.bias].shape)

@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float, Int
 
 from annealsubnet.exchanges import exchange_inputs
 from annealsubnet.neighborhoods import strongest
-from annealsubnet.networks import Layer, Network, Params, Site
+from annealsubnet.networks import Network, Params, Site
 from annealsubnet.patterns import Pattern
 from annealsubnet.problems import Problem, fan_in_problem, site_problem, sparsify
 from annealsubnet.solvers.door import solve, solve_all
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import select_inputs, select_units
+from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.moments import Regression
 
 logger = logging.getLogger(__name__)
@@ -218,7 +219,6 @@ def stack(site: Site, regressions: Mapping[str, Regression], importance: Importa
 
 
 def select_weights(
-    layer: Layer,
     regression: Regression,
     weights: Float[np.ndarray, "groups fan_in outputs"],
     num_kept: Int[np.ndarray, "groups outputs"],
@@ -230,8 +230,7 @@ def select_weights(
     """For every neuron of a layer, the inputs that it keeps.
 
     Args:
-        layer: whose fan-ins are pruned.
-        regression: from the layer's present inputs to the dense network's outputs.
+        regression: from a layer's present inputs to the dense network's outputs.
         weights: present weights.
         num_kept: how many inputs each neuron keeps.
         bias: present biases, which stay if nothing is refitted.
@@ -239,27 +238,29 @@ def select_weights(
         seed: of all that is random.
     """
     centered = regression.centered() if choice.refit else regression.without(bias)
-    kept = np.ones(weights.shape, bool)
-    for group in range(layer.groups):
+
+    def select(group: int, threads: int | None) -> np.ndarray:
         gram, cross, energy = centered.gram[group], centered.cross[group], centered.target_energy[group]
         if choice.pattern is not None and choice.pattern.is_block:
-            kept[group] = _blocks(gram, cross, energy, num_kept[group], choice.pattern, choice=choice, seed=seed)
-        elif choice.refit and choice.sampler is None:
-            found = select_inputs(
-                gram,
-                cross,
-                energy,
-                num_kept[group] if choice.pattern is None else None,
-                seed=seed,
-                pattern=None if choice.pattern is None else choice.pattern.text,
-                ridge=choice.ridge,
-                num_sweeps=max(choice.effort, 1),
-                temperature="annealed" if choice.effort else "zero",
-            )
-            kept[group] = found.kept
-        else:
-            kept[group] = _fan_ins_by_sampler(gram, cross, energy, weights[group], num_kept[group], choice=choice, seed=seed)
-    return kept
+            return _blocks(gram, cross, energy, num_kept[group], choice.pattern, choice=choice, seed=seed)
+        if not choice.refit or choice.sampler is not None:
+            return _fan_ins_by_sampler(gram, cross, energy, weights[group], num_kept[group], choice=choice, seed=seed)
+        return select_inputs(
+            gram,
+            cross,
+            energy,
+            num_kept[group] if choice.pattern is None else None,
+            seed=seed + group,
+            pattern=None if choice.pattern is None else choice.pattern.text,
+            ridge=choice.ridge,
+            num_sweeps=max(choice.effort, 1),
+            temperature="annealed" if choice.effort else "zero",
+            num_threads=threads,
+        ).kept
+
+    if choice.sampler is not None or not choice.refit:
+        return np.stack([select(group, None) for group in range(len(weights))])
+    return np.stack(by_group(select, len(weights)))
 
 
 def _blocks(

@@ -18,9 +18,11 @@ from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
-from annealsubnet.solvers.select_refit import error_curves, unit_curve
+from annealsubnet.solvers.select_refit import ErrorCurves, error_curves, unit_curve
+from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
+from annealsubnet.statistics.row_curvature import RowCurvature, own_row_regressions
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which curvature is estimated."""
@@ -118,20 +120,31 @@ def weight_counts(
     *,
     params: Params,
     ridge: float = RIDGE,
+    curvature: RowCurvature | None = None,
 ) -> dict[str, np.ndarray]:
-    """How many inputs each neuron keeps, `[groups, outputs]` for each selected layer, after a refit with this ridge."""
+    """How many inputs each neuron keeps, `[groups, outputs]` for each selected layer, after a refit with this ridge.
+
+    With the curvature of rows all errors are in units of the loss, and the importance of layers is not read.
+    """
     layers = {name: network.layers[name] for name in budget.selected}
     shapes = {name: (layer.groups, layer.outputs // layer.groups) for name, layer in layers.items()}
     if budget.scope == "neuron":
         return {name: np.full(shapes[name], budget.counts[name]) for name in layers}
     moments = input_moments(network, batches, params=params, layers=layers)
-    curves = {
-        name: _weight_curves(self_regression(layer, moments[name], params), _longest(budget, name, layer.fan_in), ridge)
-        for name, layer in layers.items()
-    }
+    regressions = {name: self_regression(layer, moments[name], params) for name, layer in layers.items()}
+    longest = {name: _longest(budget, name, layer.fan_in) for name, layer in layers.items()}
+    if curvature is None:
+        curves = {name: _weight_curves(regressions[name], longest[name], ridge) for name in layers}
+        if budget.scope == "network":
+            return divide(network, batches, curves, importance, budget.total, params=params)
+        weighted = {name: curves[name].weighted(importance[name]) for name in layers}
+    else:
+        rows = own_row_regressions(network, batches, regressions, params=params, curvature=curvature)
+        weighted = {name: _weight_curves(own.regression, longest[name], ridge).weighted(own.cost) for name, own in rows}
     if budget.scope == "network":
-        return divide(network, batches, curves, importance, budget.total, params=params)
-    weighted = {name: curves[name].weighted(importance[name]) for name in layers}
+        ends = np.cumsum([len(weighted[name]) for name in layers])[:-1]
+        parts = np.split(allocate([curve for name in layers for curve in weighted[name]], budget.total).counts, ends)
+        return {name: part.reshape(shapes[name]) for name, part in zip(layers, parts, strict=True)}
     return {name: allocate(weighted[name], budget.counts[name]).counts.reshape(shapes[name]) for name in layers}
 
 
@@ -146,11 +159,13 @@ def _weight_curves(regression: Regression, longest: int, ridge: float) -> LayerC
     centered = regression.centered()
     inputs = regression.gram.shape[-1]
     path: Literal["backward", "forward"] = "backward" if inputs <= _ELIMINATED or longest > _LONG * inputs else "forward"
-    found = [
-        error_curves(gram, cross, energy, method=path, max_kept=longest, ridge=max(ridge, _LEAST_RIDGE))
-        for gram, cross, energy in zip(centered.gram, centered.cross, centered.target_energy, strict=True)
-    ]
-    return LayerCurves(regression, tuple(found))
+    options: dict[str, Any] = {"method": path, "max_kept": longest, "ridge": max(ridge, _LEAST_RIDGE)}
+
+    def curves(group: int, threads: int | None) -> ErrorCurves:
+        moments = centered.gram[group], centered.cross[group], centered.target_energy[group]
+        return error_curves(*moments, num_threads=threads, **options)
+
+    return LayerCurves(regression, tuple(by_group(curves, len(centered.gram))))
 
 
 def site_counts(

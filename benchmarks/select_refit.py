@@ -39,7 +39,6 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from annealsubnet.networks import Layer as DescribedLayer
 from annealsubnet.report import provenance
 from annealsubnet.selection import Choice, select_weights
 from annealsubnet.solvers import Annealer
@@ -163,7 +162,6 @@ def interval(mine: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> t
 def bqm(layer: Layer, kept: int, seed: int) -> Timed:
     """The route through binary quadratic models, of all neurons."""
     inputs, neurons = layer.targets.shape
-    described = DescribedLayer(layer.name, "kernel", None, (inputs, neurons), 1)
     none = np.zeros((1, inputs))
     regression = Regression(layer.gram[None], none, layer.targets[None], np.zeros((1, neurons)), layer.energy[None], 1, False)
     ridged = layer.gram + 1e-6 * np.diag(layer.gram).mean() * np.eye(inputs)
@@ -171,7 +169,6 @@ def bqm(layer: Layer, kept: int, seed: int) -> Timed:
 
     def run() -> tuple[np.ndarray, np.ndarray]:
         support = select_weights(
-            described,
             regression,
             dense[None],
             np.full((1, neurons), kept),

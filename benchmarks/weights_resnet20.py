@@ -8,12 +8,13 @@ Protocol. The first 16,000 of the 20,000 training images at hand are for calibra
 everything is chosen; the test set is read with `--split test`. Each seed draws 400 images, without labels, on which a method
 chooses. Sparsity is global over all kernels; `patterns` is 2:4 in all layers but the first, whose 27 inputs it does not divide.
 
-All masks get the same refit: least squares for each layer (to the dense network's outputs, residual sums restored), then 200
-steps of Adam over batches of 32 of the 16,000 images, without labels, to the dense network's outputs, at the one of four rates
-that serves best on 1,000 of them held out, or not at all if none helps there; the fit moves the scales and biases of BatchNorms
-too. "annealed" takes three sweeps, so that with a fifth of all weights kept it takes twice as long as descent. A row has the
-accuracy after each of the two, and after the statistics of BatchNorms have then been taken again, relative to those of the
-dense network on the same images (`annealsubnet.renormalize`).
+All masks get the same refit. It starts from the method's own weights or from least squares for each layer (to the dense
+network's outputs, residual sums restored), whichever are nearer to the dense network's outputs on 1,000 of the 16,000 images;
+then 200 steps of Adam over batches of 32 of the 16,000 images, without labels, to the same outputs, at the one of four rates
+that serves best on 1,000 of them held out, or not at all if none helps there; the fit moves the scales and biases of
+BatchNorms too. "annealed" takes three sweeps. A row has the accuracy of the method's own weights, after least squares, after
+the fit, and after the statistics of BatchNorms have then been taken again, relative to those of the dense network on the same
+images (`annealsubnet.renormalize`).
 
 `gradual`: in each of `--stages` a method chooses on 400 images, until after `--ramp` of them all is gone that has to go; what
 is left is trained on labels with Adam over `--trained-on` of the 16,000 images. The section's rows say how many gradients of
@@ -38,7 +39,7 @@ from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.refitting import refit_params
 from annealsubnet.renormalizing import renormalize_params
 from annealsubnet.report import provenance
-from annealsubnet.stochastic_fit import fit_by_batches
+from annealsubnet.stochastic_fit import divergence, fit_by_batches
 
 SECTIONS = {"one-shot": (0.5, 0.6, 0.7, 0.8, 0.9), "patterns": (0.5,), "gradual": (0.7, 0.8, 0.9)}
 METHODS: dict[str, Callable[..., Any]] = {
@@ -62,8 +63,8 @@ class Course:
 
 @dataclass(frozen=True)
 class Row:
-    """One network pruned by one method; accuracies after least squares in each layer, after the fit of all (or training), and
-    after its BatchNorms have then been renormalized."""
+    """One network pruned by one method; accuracies with its own weights, after least squares in each layer, after the fit of
+    all from the nearer of these (or training), and after its BatchNorms have then been renormalized."""
 
     section: str
     method: str
@@ -72,6 +73,7 @@ class Row:
     split: str
     kept: int
     size: int
+    own: float
     layers: float
     fitted: float
     renormalized: float
@@ -100,6 +102,12 @@ class Case:
 
     def accuracy(self, params: Params) -> float:
         return evaluate(self.network.replace(self.network.model.export(params)), self.held).accuracy
+
+    def distance(self, params: Params) -> float:
+        """The divergence from the dense network on the first images of the pool."""
+        apply = self.network.jitted("outputs")(lambda values, images: self.network.apply(values, images))
+        images = [self.pool[0][i : i + 200] for i in range(0, min(1_000, len(self.pool[0])), 200)]
+        return float(np.mean([divergence(apply(params, each), apply(self.network.params, each)) for each in images]))
 
 
 def quick_case() -> Case:
@@ -131,14 +139,16 @@ def one_shot(given: Case, name: str, options: dict[str, Any], *, seed: int, cali
     """Prune once, refit, and measure."""
     network, images = given.network, given.drawn(seed, calibration)
     clock = [time.perf_counter()]
-    mask, _ = METHODS[name](network, images, seed=seed, **options)
+    mask, pruned = METHODS[name](network, images, seed=seed, **options)
     clock.append(time.perf_counter())
-    params = refit_params(network, mask, images)
+    own, params = network.replace(pruned).params, refit_params(network, mask, images)
     clock.append(time.perf_counter())
-    fitted = fit_by_batches(network, mask, [given.pool[0]], params=params, seed=seed, examples=fitted_on)
+    start = min(own, params, key=given.distance)
+    fitted = fit_by_batches(network, mask, [given.pool[0]], params=start, seed=seed, examples=fitted_on)
     clock.append(time.perf_counter())
     return {
         **counts(mask),
+        "own": given.accuracy(own),
         "layers": given.accuracy(params),
         "fitted": given.accuracy(fitted.params),
         "renormalized": given.accuracy(renormalize_params(network, images, params=fitted.params)),
@@ -151,7 +161,9 @@ def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calib
     """Prune in stages, training in between, and measure."""
 
     def choose(model: Any, batches: Any, **others: Any) -> Any:
-        return METHODS[name](model, [(x[:calibration], y[:calibration]) for x, y in batches[:1]], **others)
+        # After every stage comes training, and the moments by rows would take as long as that.
+        options = {"curvature": False} if name in ("annealed", "descent") else {}
+        return METHODS[name](model, [(x[:calibration], y[:calibration]) for x, y in batches[:1]], **others, **options)
 
     began = time.perf_counter()
     run = partial(baselines.gradual, given.network, [given.pool], seed=seed, choose=choose)
@@ -162,7 +174,7 @@ def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calib
     accuracy = given.accuracy(params)
     again = given.accuracy(renormalize_params(given.network, given.drawn(seed, calibration), params=params))
     spent = {"choose_seconds": seconds, "layers_seconds": 0.0, "fit_seconds": 0.0}
-    rates = {"layers": accuracy, "fitted": accuracy, "renormalized": again}
+    rates = {"own": accuracy, "layers": accuracy, "fitted": accuracy, "renormalized": again}
     return {**counts(mask), **rates, "gradients": course.stages * course.trained_on, **spent}
 
 
@@ -232,7 +244,8 @@ def append(path: Path, row: Row) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown: accuracy in percent, mean over seeds; in brackets before the fit, and renormalized after it."""
+    """The rows as Markdown: accuracy in percent, mean over seeds; in brackets with its own weights, after least squares, and
+    renormalized after the fit."""
     lines = []
     for section in dict.fromkeys(row.section for row in rows):
         here = [row for row in rows if row.section == section]
@@ -248,10 +261,10 @@ def table(rows: list[Row]) -> str:
                 mine = [row for row in here if (row.method, row.sparsity) == (name, sparsity)]
                 rates = [
                     100 * np.mean([getattr(row, which) for row in mine])
-                    for which in ("fitted", "layers", "renormalized")
+                    for which in ("fitted", "own", "layers", "renormalized")
                     if mine
                 ]
-                cells.append(f"{rates[0]:.2f} ({rates[1]:.2f}, {rates[2]:.2f})" if mine else "")
+                cells.append(f"{rates[0]:.2f} ({', '.join(f'{rate:.2f}' for rate in rates[1:])})" if mine else "")
             seconds = np.mean([row.choose_seconds for row in here if row.method == name])
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {seconds:.0f} |")
     return "\n".join(lines).strip() + "\n"

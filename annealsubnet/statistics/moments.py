@@ -173,10 +173,7 @@ def regression_moments(
     @network.jitted("regression moments", layer, target_inputs, through_sum)
     def step(now: Params, then: Params, inputs: jax.Array) -> Any:
         if through_sum:
-            read, targets = through_targets(network, layer, now, then, inputs)
-            rows = described.patches(read)
-            targets = targets.reshape(rows.shape[0], described.groups, -1)
-            return _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
+            return target_sums(described, *through_targets(network, layer, now, then, inputs))
         _, records = network.run(now, inputs, record=(layer,))
         rows = described.patches(records[layer][0])
         if target_inputs:
@@ -185,17 +182,28 @@ def regression_moments(
                 targets = targets + then[described.bias].reshape(targets.shape[1:])
         else:
             _, dense = network.run(then, inputs, record=(layer,))
-            targets = dense[layer][1].reshape(rows.shape[0], described.groups, -1)
-        return _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
+            targets = dense[layer][1]
+        return target_sums(described, records[layer][0], targets)
 
     size, per_example = _plan(network, [described])
     sums, examples = accumulate(
         partial(step, params, target_params), ((inputs,) for inputs, _ in chunks(stream(batches), size))
     )
-    count = examples * per_example[layer]
+    return regression_of(described, sums, examples * per_example[layer])
+
+
+def target_sums(layer: Layer, read: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
+    """What a regression is made of, as sums over the vectors that a layer reads."""
+    rows = layer.patches(read)
+    targets = targets.reshape(rows.shape[0], layer.groups, -1)
+    return _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
+
+
+def regression_of(layer: Layer, sums: Iterable[np.ndarray], count: int) -> Regression:
+    """The regression from its `target_sums` over `count` vectors."""
     gram, mean, cross, target_mean, energy = (total / count for total in sums)
-    check_statistics(layer, gram, cross, energy)
-    return Regression(gram, mean, cross, target_mean, energy, count, described.bias is not None)
+    check_statistics(layer.name, gram, cross, energy)
+    return Regression(gram, mean, cross, target_mean, energy, count, layer.bias is not None)
 
 
 def through_targets(network: Network, layer: str, now: Params, then: Params, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,294 @@
+"""Second moments by rows of kernels: what the error of one neuron's weights costs the loss.
+
+A layer's own second moment E[a aᵀ] counts a neuron's error a_npᵀ v alike at every position p of every example n, and as if the
+errors at different positions were independent. The outputs are moved by their sum, and in some examples more than in others:
+
+    x_nc = Σ_p δ_ncp a_np,    t_nc = Σ_p δ_ncp y_np,    δ_nc = s_ncᵀ ∂outputs_n/∂z_n,
+
+with y what the neuron should return and s_nc the factors of the loss's Hessian in the outputs, F_n = Σ_c s_nc s_ncᵀ. Then
+½ E_n Σ_c (t_nc − x_ncᵀ v)² is the loss, to second order (Gauss-Newton), of putting the weights v into that neuron alone, and
+E[x xᵀ] the block of the neuron's row. So every neuron gets a regression of its own. From few examples it is not known well, so
+half of each moment is the layer's own, scaled to the same trace.
+
+Where a network is sure of its outputs F is next to nothing. A temperature above 1 softens the outputs first, as in
+`annealsubnet.stochastic_fit`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from annealsubnet.batches import stream
+from annealsubnet.losses import Loss
+from annealsubnet.networks import Layer, Network, Params
+from annealsubnet.statistics.gradients import pull_back, vectors_of
+from annealsubnet.statistics.moments import Regression, regression_of, target_sums, through_targets
+from annealsubnet.statistics.passes import FACTORS, curvature_chunk
+from annealsubnet.statistics.streams import CHUNK_BYTES, accumulate, check_statistics, chunks
+
+_OWN = 0.5
+"""The layer's own share of a row's moments; .1 is too little for 400 examples in layers of 576 inputs."""
+_NUMBERS = 2**26
+"""Most numbers in the moments that one pass gathers (as many as 512 MiB hold), and so in one layer's."""
+
+_CHUNKS = 8
+"""How many usual chunks are passed at once: the moments are large, and every chunk adds all of them up."""
+
+
+@dataclass(frozen=True)
+class RowCurvature:
+    """Which curvature counts.
+
+    Attributes:
+        loss: of one example.
+        temperature: by which outputs are divided first, if they are those of classes.
+    """
+
+    loss: Loss
+    temperature: float
+
+
+@dataclass(frozen=True)
+class RowProducts:
+    """Sums over examples and factors, for each neuron of a layer; the last input is the constant 1, for the bias.
+
+    Attributes:
+        gram: `[row, i, j]` is E Σ_c x_i x_j.
+        cross: `[row, i]` is E Σ_c x_i t.
+        energy: `[row]` is E Σ_c t².
+    """
+
+    gram: Float[np.ndarray, "rows inputs inputs"]
+    cross: Float[np.ndarray, "rows inputs"]
+    energy: Float[np.ndarray, "rows"]
+
+
+@dataclass(frozen=True)
+class RowRegression:
+    """A layer's neurons as groups of one output each.
+
+    Attributes:
+        regression: groups are rows, in the order of groups and outputs.
+        cost: what a unit of a row's squared error costs the loss.
+    """
+
+    regression: Regression
+    cost: Float[np.ndarray, "rows 1"]
+
+
+def as_rows(matrix: np.ndarray) -> np.ndarray:
+    """`[groups, fan_in, outputs]` as `[groups · outputs, fan_in, 1]`."""
+    return matrix.transpose(0, 2, 1).reshape(-1, matrix.shape[1], 1)
+
+
+def from_rows(rows: np.ndarray, groups: int) -> np.ndarray:
+    """The inverse of `as_rows`."""
+    return rows.reshape(groups, -1, rows.shape[1]).transpose(0, 2, 1)
+
+
+def mixed(regression: Regression, products: RowProducts) -> RowRegression:
+    """Each neuron's own regression: half from its row's products, half from the layer's regression at the same trace."""
+    groups, fan_in, outputs = regression.cross.shape
+    group = np.repeat(np.arange(groups), outputs)
+    gram = np.empty((groups, fan_in + 1, fan_in + 1))
+    gram[:, :-1, :-1], gram[:, -1, -1] = regression.gram, 1.0
+    gram[:, -1, :-1] = gram[:, :-1, -1] = regression.mean
+    cross = np.concatenate([regression.cross, regression.target_mean[:, None]], 1).transpose(0, 2, 1).reshape(-1, fan_in + 1)
+    trace = np.trace(products.gram[:, :-1, :-1], axis1=1, axis2=2) / np.trace(regression.gram, axis1=1, axis2=2)[group]
+    # A neuron that moves no output has only the layer's own moments, and costs next to nothing.
+    scale = np.maximum(trace, max(1e-6 * trace.mean(), 1e-30))
+    both = _OWN * scale[:, None, None] * gram[group] + (1 - _OWN) * products.gram
+    targets = _OWN * scale[:, None] * cross + (1 - _OWN) * products.cross
+    energy = _OWN * scale * regression.target_energy.ravel() + (1 - _OWN) * products.energy
+    unit = both[:, -1, -1].copy()
+    found = Regression(
+        both[:, :-1, :-1] / unit[:, None, None],
+        both[:, :-1, -1] / unit[:, None],
+        targets[:, :-1, None] / unit[:, None, None],
+        targets[:, -1:] / unit[:, None],
+        (energy / unit)[:, None],
+        regression.count,
+        regression.with_bias,
+    )
+    return RowRegression(found, 0.5 * unit[:, None])
+
+
+def own_row_regressions(
+    network: Network,
+    batches: Iterable[Any],
+    regressions: Mapping[str, Regression],
+    *,
+    params: Params,
+    curvature: RowCurvature,
+) -> Iterator[tuple[str, RowRegression]]:
+    """Layers by rows whose targets are their own outputs, one after the other; moments of several are gathered in a pass.
+
+    Args:
+        network: traced, with outputs `[batch, classes]`.
+        batches: inputs or (inputs, labels); labels are not read.
+        regressions: of layers' own outputs (`self_regression`), by name.
+        params: of the network.
+        curvature: of the loss.
+
+    Raises:
+        ValueError: for bad batches, layers that are not called with the examples along the first axis, or sums that are not
+            finite (layer named).
+    """
+    for names in _in_passes(network, regressions):
+        step = partial(_own_step(network, names, curvature), params)
+        sums, count = accumulate(step, _pieces(network, names, batches))
+        for name in names:
+            layer, gram = network.layers[name], sums.pop(name) / count
+            check_statistics(name, gram)
+            weights = as_rows(layer.matrix(np.asarray(params[layer.kernel], np.float64)))[:, :, 0]
+            extended = np.concatenate([weights, layer.bias_matrix(params).reshape(-1, 1)], 1)
+            cross = np.einsum("rij,rj->ri", gram, extended)
+            yield name, mixed(regressions[name], RowProducts(gram, cross, np.einsum("ri,ri->r", cross, extended)))
+
+
+def row_regression(
+    network: Network,
+    batches: Iterable[Any],
+    layer: str,
+    *,
+    params: Params,
+    target_params: Params,
+    curvature: RowCurvature,
+) -> RowRegression:
+    """A layer by rows, whose inputs are the present network's, and whose targets make up for the error of its residual sum.
+
+    Args:
+        network, batches, curvature: as in `own_row_regressions`.
+        layer: name.
+        params: of the present (pruned) network, whose layer reads the inputs.
+        target_params: of the network (the dense one) that gives targets, as in `regression_moments(through_sum=True)`, and
+            curvature.
+
+    Raises:
+        ValueError: as `own_row_regressions`.
+    """
+    described = network.layers[layer]
+
+    @network.jitted("row regression", layer, curvature)
+    def step(now: Params, then: Params, inputs: jax.Array, number: jax.Array) -> Any:
+        deltas, _ = _deltas(network, then, inputs, number, curvature)
+        read, targets = through_targets(network, layer, now, then, inputs)
+        rows = _rows(described, read, deltas[layer])
+        wanted = _pulled(described, targets, deltas[layer])
+        products = _gram(rows), jnp.einsum("rni,rn->ri", rows, wanted), jnp.square(wanted).sum(1)
+        return products, target_sums(described, read, targets), float(described.patches(read).shape[0])
+
+    pieces = _pieces(network, (layer,), batches)
+    (products, sums, vectors), examples = accumulate(partial(step, params, target_params), pieces)
+    check_statistics(layer, *products)
+    return mixed(regression_of(described, sums, round(float(vectors))), RowProducts(*(total / examples for total in products)))
+
+
+def obstacle(network: Network, layers: Iterable[str]) -> str | None:
+    """Why layers cannot be had by rows, or None."""
+    outputs, records = jax.eval_shape(lambda params, inputs: network.run(params, inputs, record=layers), *_shapes(network))
+    if len(outputs.shape) != 2:
+        return f"the network returns {outputs.shape[1:]} an example, not one vector"
+    for name in layers:
+        if (size := _numbers(network.layers[name])) > _NUMBERS:
+            return f"layer {name!r} has {size:.1e} moments by rows, more than {_NUMBERS:.1e}"
+        if records[name][0].shape[0] != outputs.shape[0]:
+            return f"layer {name!r} is not called with the examples along the first axis"
+    return None
+
+
+def operations_by_rows(network: Network, layers: Iterable[str], examples: int) -> float:
+    """Operations of gathering the moments of layers once."""
+    rank = min(jax.eval_shape(network.apply, *_shapes(network)).shape[-1], FACTORS)
+    return 2.0 * examples * rank * sum(_numbers(network.layers[name]) for name in layers)
+
+
+def _numbers(layer: Layer) -> int:
+    """How many numbers a layer's moments by rows are."""
+    return layer.outputs * (layer.fan_in + 1) ** 2
+
+
+def _shapes(network: Network) -> tuple[Params, jax.ShapeDtypeStruct]:
+    return network.params, jax.ShapeDtypeStruct((2, *network.example.shape[1:]), network.example.dtype)
+
+
+def _in_passes(network: Network, layers: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """The layers in groups whose moments are held at once."""
+    waiting: list[str] = []
+    held = 0
+    for name in layers:
+        size = _numbers(network.layers[name])
+        if waiting and held + size > _NUMBERS:
+            yield tuple(waiting)
+            waiting, held = [], 0
+        waiting.append(name)
+        held += size
+    if waiting:
+        yield tuple(waiting)
+
+
+def _pieces(network: Network, names: Iterable[str], batches: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.uint32]]:
+    """Inputs and their number, as many at once as fit the memory on the way back and as rows of one layer."""
+    classes = jax.eval_shape(network.apply, *_shapes(network)).shape[-1]
+    rows = max(network.layers[name].outputs * network.layers[name].fan_in for name in names)
+    size = _CHUNKS * max(1, min(curvature_chunk(network), CHUNK_BYTES // (4 * rows * min(classes, FACTORS))))
+    # Chunks of one size, if there are nearly as large ones: every size is compiled by itself.
+    count = sum(len(inputs) for inputs, _ in stream(batches))
+    size = next((even for even in range(min(size, count), size // 2, -1) if count % even == 0), size)
+    for number, (inputs, _) in enumerate(chunks(stream(batches), size)):
+        yield inputs, np.uint32(number)
+
+
+def _own_step(network: Network, names: tuple[str, ...], curvature: RowCurvature) -> Callable[..., Any]:
+    @network.jitted("own row regressions", curvature, *names)
+    def step(values: Params, inputs: jax.Array, number: jax.Array) -> Any:
+        deltas, records = _deltas(network, values, inputs, number, curvature)
+        return {name: _gram(_rows(network.layers[name], records[name][0], deltas[name])) for name in names}
+
+    return step
+
+
+def _deltas(
+    network: Network, params: Params, inputs: jax.Array, number: jax.Array, curvature: RowCurvature
+) -> tuple[dict[str, jax.Array], Any]:
+    """δ of every layer, factors first, and what the layers were called with and returned.
+
+    More than FACTORS of them are added up with random signs to that many: E_ε Σ_r (Σ_c ε_rc s_c)(…)ᵀ / FACTORS = F.
+    """
+    outputs, pull, records = pull_back(network, params, inputs)
+    loss = curvature.loss
+    factors = loss.curvature_factor(outputs / curvature.temperature if loss.of_classes else outputs)
+    if len(factors) > FACTORS:
+        key = jax.random.fold_in(jax.random.key(0), number)
+        signs = jax.random.rademacher(key, (FACTORS, *factors.shape[:2]), dtype=factors.dtype)
+        factors = jnp.einsum("rcn,cnk->rnk", signs, factors) / np.sqrt(FACTORS)
+    return jax.vmap(pull)(factors), records
+
+
+def _rows(layer: Layer, read: jax.Array, deltas: jax.Array) -> jax.Array:
+    """x of every neuron: `[row, example and factor, input]`, the last input constant."""
+    examples = deltas.shape[1]
+    vectors = vectors_of(layer, read, examples)
+    vectors = jnp.concatenate([vectors, jnp.ones((*vectors.shape[:3], 1), vectors.dtype)], 3)
+    found = jnp.einsum("cnpgo,npgi->gocni", _by_position(layer, deltas), vectors)
+    return found.reshape(layer.outputs, -1, layer.fan_in + 1)
+
+
+def _pulled(layer: Layer, targets: jax.Array, deltas: jax.Array) -> jax.Array:
+    """t of every neuron: `[row, example and factor]`."""
+    found = jnp.einsum("cnpgo,cnpgo->gocn", _by_position(layer, deltas), _by_position(layer, targets[None]))
+    return found.reshape(layer.outputs, -1)
+
+
+def _by_position(layer: Layer, outputs: jax.Array) -> jax.Array:
+    return outputs.reshape(*outputs.shape[:2], -1, layer.groups, layer.outputs // layer.groups)
+
+
+def _gram(rows: jax.Array) -> jax.Array:
+    return jnp.einsum("rni,rnj->rij", rows, rows)

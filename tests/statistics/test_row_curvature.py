@@ -1,0 +1,204 @@
+"""Moments by rows: the Gauss-Newton blocks of neurons, against Jacobians of the whole network; and what is made of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from annealsubnet import prune
+from annealsubnet.losses import cross_entropy, squared_error
+from annealsubnet.networks import as_network
+from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+from annealsubnet.statistics.row_curvature import (
+    RowCurvature,
+    RowProducts,
+    as_rows,
+    from_rows,
+    mixed,
+    own_row_regressions,
+    row_regression,
+)
+from annealsubnet.stochastic_fit import divergence
+
+
+class Network(nnx.Module):
+    """Two convolutions, one of them in groups and with a residual sum, averaged over positions."""
+
+    def __init__(self, classes: int = 3) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Conv(2, 4, (3, 3), use_bias=False, rngs=rngs)
+        self.second = nnx.Conv(4, 4, (3, 3), feature_group_count=2, rngs=rngs)
+        self.out = nnx.Linear(4, classes, rngs=rngs)
+
+    def __call__(self, inputs):
+        hidden = nnx.relu(self.first(inputs))
+        return 3 * self.out(nnx.relu(hidden + self.second(hidden)).mean((1, 2)))
+
+
+def inputs_of(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 5, 5, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def case():
+    inputs = inputs_of(20)
+    return as_network(Network(), inputs), inputs
+
+
+def own(network, inputs, curvature):
+    moments = input_moments(network, [inputs])
+    regressions = {name: self_regression(layer, moments[name], network.params) for name, layer in network.layers.items()}
+    return regressions, dict(own_row_regressions(network, [inputs], regressions, params=network.params, curvature=curvature))
+
+
+def blocks(network, name, inputs, hessian):
+    """E Jᵀ F J of every neuron of a layer in its weights, and its bias where there is one: `[row, input, input]`."""
+    layer = network.layers[name]
+    paths = [layer.kernel] + ([layer.bias] if layer.bias is not None else [])
+
+    @jax.jit
+    def jacobians(values, one):
+        return jax.jacrev(lambda moved: network.apply({**network.params, **moved}, one[None])[0])(values)
+
+    total = 0.0
+    for one in inputs:
+        jacobian = jacobians({path: network.params[path] for path in paths}, one)
+        curvature = hessian(np.asarray(network.apply(network.params, one[None]), np.float64)[0])
+        kernels = [as_rows(np.asarray(layer.matrix(np.asarray(each, np.float64)))) for each in jacobian[layer.kernel]]
+        rows = np.stack(kernels)[:, :, :, 0]
+        if layer.bias is not None:
+            rows = np.concatenate([rows, np.asarray(jacobian[layer.bias], np.float64).reshape(len(rows), -1, 1)], 2)
+        total = total + np.einsum("cri,cd,drj->rij", rows, curvature, rows)
+    return total / len(inputs)
+
+
+def softmax_hessian(temperature):
+    def hessian(outputs):
+        share = np.exp(outputs / temperature - np.logaddexp.reduce(outputs / temperature))
+        return np.diag(share) - np.outer(share, share)
+
+    return hessian
+
+
+@pytest.mark.parametrize("name", ["first", "second", "out"])
+@pytest.mark.parametrize(
+    ("curvature", "hessian"),
+    [(RowCurvature(cross_entropy, 2.5), softmax_hessian(2.5)), (RowCurvature(squared_error, 2.5), lambda outputs: np.eye(3))],
+)
+def test_moments_are_half_the_gauss_newton_block_of_the_row(case, name, curvature, hessian):
+    network, inputs = case
+    regressions, found = own(network, inputs, curvature)
+    regression, rows = regressions[name], found[name]
+    block = blocks(network, name, inputs, hessian)
+    fan_in = regression.gram.shape[1]
+    for row in range(len(block)):
+        gram = regression.gram[row * len(regression.gram) // len(block)]
+        scale = np.trace(block[row][:fan_in, :fan_in]) / np.trace(gram)
+        wanted = 0.5 * scale * gram + 0.5 * block[row][:fan_in, :fan_in]
+        np.testing.assert_allclose(2 * rows.cost[row, 0] * rows.regression.gram[row], wanted, rtol=1e-4, atol=1e-5 * scale)
+    if regression.with_bias:
+        np.testing.assert_allclose(
+            4 * rows.cost[:, 0] - block[:, fan_in, fan_in],
+            [
+                np.trace(each[:fan_in, :fan_in]) / np.trace(regression.gram[row * len(regression.gram) // len(block)])
+                for row, each in enumerate(block)
+            ],
+            rtol=1e-4,
+        )
+
+
+def test_the_dense_weights_have_no_error(case):
+    network, inputs = case
+    _, found = own(network, inputs, RowCurvature(cross_entropy, 4.0))
+    for name, rows in found.items():
+        layer = network.layers[name]
+        weights = as_rows(layer.matrix(np.asarray(network.params[layer.kernel], np.float64)))[:, :, 0]
+        centered = rows.regression.centered()
+        explained = 2 * np.einsum("ri,ri->r", centered.cross[:, :, 0], weights)
+        explained -= np.einsum("ri,rij,rj->r", weights, centered.gram, weights)
+        np.testing.assert_allclose(explained, centered.target_energy[:, 0], rtol=1e-4)
+
+
+def test_at_the_dense_network_targets_are_the_layers_own_outputs(case):
+    network, inputs = case
+    curvature = RowCurvature(cross_entropy, 4.0)
+    _, found = own(network, inputs, curvature)
+    for name, rows in found.items():
+        options = {"params": network.params, "target_params": network.params}
+        again = row_regression(network, [inputs[:7], inputs[7:]], name, curvature=curvature, **options)
+        count = regression_moments(network, [inputs], name, through_sum=True, **options).count
+        assert again.regression.count == count == rows.regression.count
+        np.testing.assert_allclose(again.cost, rows.cost, rtol=1e-4)
+        for which in ("gram", "mean", "cross", "target_mean", "target_energy"):
+            ours, theirs = getattr(again.regression, which), getattr(rows.regression, which)
+            np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_the_loss_of_a_changed_neuron_is_predicted(case):
+    """To second order the row's error, with nothing of the layer's own moments in it, is the divergence."""
+    network, inputs = case
+    temperature = 2.0
+    block = blocks(network, "first", inputs, softmax_hessian(temperature))
+    change = 0.05 * np.random.default_rng(1).normal(size=block.shape[1])
+    layer = network.layers["first"]
+    kernel = layer.matrix(np.asarray(network.params[layer.kernel], np.float64)).copy()
+    kernel[0, :, 2] += change
+    moved = {**network.params, layer.kernel: jnp.asarray(layer.from_matrix(kernel), jnp.float32)}
+    found = divergence(network.apply(moved, inputs), network.apply(network.params, inputs), temperature)
+    assert float(found) == pytest.approx(0.5 * change @ block[2] @ change, rel=0.1)
+
+
+def test_many_classes_are_added_up_with_random_signs():
+    inputs = inputs_of(400)
+    network = as_network(Network(40), inputs)
+    _, found = own(network, inputs, RowCurvature(cross_entropy, 4.0))
+    for name in ("first", "second"):
+        block = blocks(network, name, inputs, softmax_hessian(4.0))[:, : network.layers[name].fan_in]
+        regression = self_regression(network.layers[name], input_moments(network, [inputs])[name], network.params)
+        for row in range(len(block)):
+            gram = regression.gram[row * len(regression.gram) // len(block)]
+            square = block[row][:, : len(gram)]
+            wanted = 0.5 * np.trace(square) / np.trace(gram) * gram + 0.5 * square
+            got = 2 * found[name].cost[row, 0] * found[name].regression.gram[row]
+            assert np.linalg.norm(got - wanted) < 0.15 * np.linalg.norm(wanted)
+
+
+def test_a_neuron_that_moves_nothing_costs_next_to_nothing(case):
+    network, inputs = case
+    regression = self_regression(network.layers["first"], input_moments(network, [inputs])["first"], network.params)
+    fan_in, outputs = regression.cross.shape[1:]
+    gram = np.stack([np.eye(fan_in + 1)] * outputs)
+    gram[1] = 0.0
+    rows = mixed(regression, RowProducts(gram, np.zeros((outputs, fan_in + 1)), np.zeros(outputs)))
+    assert np.isfinite(rows.regression.gram).all()
+    assert 0 < rows.cost[1, 0] < 1e-3 * rows.cost[0, 0]
+    np.testing.assert_allclose(rows.regression.gram[1], regression.gram[0], rtol=1e-6)
+
+
+def test_rows_are_the_matrix_and_back():
+    matrix = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    rows = as_rows(matrix)
+    assert rows.shape == (8, 3, 1)
+    assert (rows[5, :, 0] == matrix[1, :, 1]).all()
+    assert (from_rows(rows, 2) == matrix).all()
+
+
+def test_weighing_by_curvature_leaves_the_outputs_nearer():
+    inputs, others = inputs_of(200), inputs_of(1000, seed=1)
+    model = Network()
+    dense = model(others)
+    ends = {}
+    for curvature in (True, False):
+        _, pruned = prune(model, [inputs], keep=0.3, polish=0, effort=3, curvature=curvature, seed=0)
+        ends[curvature] = float(divergence(pruned(others), dense))
+    assert ends[True] < 0.9 * ends[False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"unit": "neuron"}, "curvature=True cannot be had"), ({"pattern": "2x1", "keep": 0.5}, "without training or blocks")],
+)
+def test_curvature_that_cannot_be_had_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        prune(Network(), [inputs_of(20)], **{"keep": 0.5, **options}, curvature=True, seed=0)
