@@ -202,3 +202,19 @@ def test_weighing_by_curvature_leaves_the_outputs_nearer():
 def test_curvature_that_cannot_be_had_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         prune(Network(), [inputs_of(20)], **{"keep": 0.5, **options}, curvature=True, seed=0)
+
+
+def test_patterns_and_budgets_hold_by_rows():
+    inputs, model = inputs_of(60), Network()
+    mask, _ = prune(model, [inputs], pattern="1:3", exclude=["out"], effort=1, polish=0, curvature=True, seed=0)
+    for name in ("first", "second"):
+        kept = as_network(model, inputs).layers[name].matrix(np.asarray(mask.kept[name]))
+        assert (kept.reshape(kept.shape[0], -1, 3, kept.shape[2]).sum(2) == 1).all()
+    for scope in ("network", "layer", "neuron"):
+        mask, _ = prune(model, [inputs], keep=0.5, scope=scope, effort=1, polish=0, curvature=True, seed=0)
+        counts = {
+            name: layer.matrix(np.asarray(mask.kept[name])).sum(1) for name, layer in as_network(model, inputs).layers.items()
+        }
+        assert scope != "network" or mask.kept_count == round(0.5 * mask.size)
+        assert scope != "layer" or all(2 * count.sum() == mask.kept[name].size for name, count in counts.items())
+        assert scope != "neuron" or all((2 * counts[name] == [18, 18, 4][n]).all() for n, name in enumerate(counts))
