@@ -36,7 +36,6 @@ _OWN = 0.5
 """The layer's own share of a row's moments; .1 is too little for 400 examples in layers of 576 inputs."""
 _NUMBERS = 2**26
 """Most numbers in the moments that one pass gathers (as many as 512 MiB hold), and so in one layer's."""
-
 _CHUNKS = 8
 """How many usual chunks are passed at once: the moments are large, and every chunk adds all of them up."""
 
