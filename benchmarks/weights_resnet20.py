@@ -199,7 +199,10 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if None not in line.values()]
+        reader = csv.DictReader(file)
+        if reader.fieldnames and list(reader.fieldnames) != [field.name for field in fields(Row)]:
+            raise SystemExit(f"{path} has other columns than these rows, from another version; give another --out.")
+        lines = [line for line in reader if None not in line.values()]
     return [Row(**{field.name: field.type(line[field.name]) for field in fields(Row)}) for line in lines]
 
 

@@ -99,7 +99,8 @@ def mixed(regression: Regression, products: RowProducts) -> RowRegression:
     gram[:, :-1, :-1], gram[:, -1, -1] = regression.gram, 1.0
     gram[:, -1, :-1] = gram[:, :-1, -1] = regression.mean
     cross = np.concatenate([regression.cross, regression.target_mean[:, None]], 1).transpose(0, 2, 1).reshape(-1, fan_in + 1)
-    trace = np.trace(products.gram[:, :-1, :-1], axis1=1, axis2=2) / np.trace(regression.gram, axis1=1, axis2=2)[group]
+    whole, wanted = np.trace(regression.gram, axis1=1, axis2=2)[group], np.trace(products.gram[:, :-1, :-1], axis1=1, axis2=2)
+    trace = np.divide(wanted, whole, out=np.zeros_like(wanted), where=whole > 0)
     # A neuron that moves no output has only the layer's own moments, and costs next to nothing.
     scale = np.maximum(trace, max(1e-6 * trace.mean(), 1e-30))
     both = _OWN * scale[:, None, None] * gram[group] + (1 - _OWN) * products.gram

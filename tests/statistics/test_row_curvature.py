@@ -176,6 +176,15 @@ def test_a_neuron_that_moves_nothing_costs_next_to_nothing(case):
     np.testing.assert_allclose(rows.regression.gram[1], regression.gram[0], rtol=1e-6)
 
 
+def test_a_layer_whose_inputs_are_all_zero_gives_finite_weights():
+    model = Network()
+    model.first.kernel[...] = -jnp.abs(model.first.kernel[...])
+    inputs = np.abs(inputs_of(30))
+    mask, pruned = prune(model, [inputs], keep=0.5, polish=0, effort=1, curvature=True, seed=0)
+    assert mask.kept_count == round(0.5 * mask.size)
+    assert np.isfinite(np.asarray(pruned(inputs))).all()
+
+
 def test_rows_are_the_matrix_and_back():
     matrix = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     rows = as_rows(matrix)
