@@ -10,7 +10,7 @@ Counts that compete over several layers are allocated first, from the layers' er
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,11 +34,13 @@ from annealsubnet.selection import Choice, Importance, select_site, select_weigh
 from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
 from annealsubnet.statistics.row_curvature import (
+    Deltas,
     RowCurvature,
     as_rows,
     from_rows,
     obstacle,
     operations_by_rows,
+    row_deltas,
     row_regression,
 )
 from annealsubnet.stochastic_fit import TEMPERATURE, fit_by_batches
@@ -338,6 +340,10 @@ class _Walk:
             ridge=choice.ridge,
             curvature=self.curvature,
         )
+        deltas: Iterator[Deltas] = iter(())
+        if self.curvature is not None:
+            selected = [name for name in network.layers if name in counts]
+            deltas = row_deltas(network, self.batches, selected, params=self.target, curvature=self.curvature)
         kept: dict[str, np.ndarray] = {}
         for number, (name, layer) in enumerate(track(network.layers.items(), "Weights", progress=progress)):
             if name not in counts and not kept:
@@ -346,21 +352,24 @@ class _Walk:
             if name not in counts:
                 regression = self._regression(name, params)
             else:
-                regression, stays = self._chosen(name, params, counts[name], seed=self.seed + 31 * number)
+                regression, stays = self._chosen(
+                    name, params, counts[name], deltas=next(deltas, None), seed=self.seed + 31 * number
+                )
                 kept[name] = layer.from_matrix(stays)
             params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
         return kept, params
 
-    def _chosen(self, name: str, params: Params, counts: np.ndarray, *, seed: int) -> tuple[Regression, np.ndarray]:
+    def _chosen(
+        self, name: str, params: Params, counts: np.ndarray, *, deltas: Deltas | None, seed: int
+    ) -> tuple[Regression, np.ndarray]:
         """The regression, by rows where curvature counts, and what stays of a layer."""
         layer = self.network.layers[name]
         weights, bias = layer.matrix(np.asarray(params[layer.kernel], np.float64)), layer.bias_matrix(params)
         select = partial(select_weights, choice=self.choice, seed=seed)
-        if self.curvature is None:
+        if deltas is None:
             regression = self._regression(name, params)
             return regression, select(regression, weights, counts, bias=bias)
-        shared: dict[str, Any] = {"target_params": self.target, "curvature": self.curvature}
-        rows = row_regression(self.network, self.batches, name, params=self._seen(params), **shared)
+        rows = row_regression(self.network, name, deltas, params=self._seen(params), target_params=self.target)
         found = select(rows.regression, as_rows(weights), counts.reshape(-1, 1), bias=bias.reshape(-1, 1))
         return rows.regression, from_rows(found, layer.groups)
 

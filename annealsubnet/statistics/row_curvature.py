@@ -36,8 +36,14 @@ _OWN = 0.5
 """The layer's own share of a row's moments; .1 is too little for 400 examples in layers of 576 inputs."""
 _NUMBERS = 2**26
 """Most numbers in the moments that one pass gathers (as many as 512 MiB hold), and so in one layer's."""
+_DELTAS = 2**28
+"""Most numbers in the δ held at once, as many as 1 GiB holds: a pass back for each layer would take half of the time."""
 _CHUNKS = 8
 """How many usual chunks are passed at once: the moments are large, and every chunk adds all of them up."""
+
+
+Deltas = Iterable[tuple[np.ndarray, jax.Array]]
+"""δ of one layer: inputs of the network, a piece of the examples at a time, and `[factor, example, *outputs of the layer]`."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,8 @@ def own_row_regressions(
         ValueError: for bad batches, layers that are not called with the examples along the first axis, or sums that are not
             finite (layer named).
     """
-    for names in _in_passes(network, regressions):
+    sizes = {name: _numbers(network.layers[name]) for name in regressions}
+    for names, _ in _in_passes(regressions, sizes, _NUMBERS):
         step = partial(_own_step(network, names, curvature), params)
         sums, count = accumulate(step, _pieces(network, names, batches))
         for name in names:
@@ -152,40 +159,69 @@ def own_row_regressions(
             yield name, mixed(regressions[name], RowProducts(gram, cross, np.einsum("ri,ri->r", cross, extended)))
 
 
-def row_regression(
-    network: Network,
-    batches: Iterable[Any],
-    layer: str,
-    *,
-    params: Params,
-    target_params: Params,
-    curvature: RowCurvature,
-) -> RowRegression:
-    """A layer by rows, whose inputs are the present network's, and whose targets make up for the error of its residual sum.
+def row_deltas(
+    network: Network, batches: Iterable[Any], layers: Iterable[str], *, params: Params, curvature: RowCurvature
+) -> Iterator[Deltas]:
+    """δ of layers, one layer after the other; of several, as many as 1 GiB holds, in a pass.
 
     Args:
         network, batches, curvature: as in `own_row_regressions`.
+        layers: names.
+        params: of the network (the dense one) that gives curvature.
+
+    Raises:
+        ValueError: for bad batches.
+    """
+    examples = sum(len(inputs) for inputs, _ in stream(batches))
+    for names, size in _in_passes(layers, _delta_sizes(network, layers, examples), _DELTAS):
+        found = _passed_back(network, batches, names, params=params, curvature=curvature)
+        if size > _DELTAS:  # a layer by itself that is too large: piece by piece, while they are read
+            (name,) = names
+            yield ((inputs, deltas[name]) for inputs, deltas in found)
+            continue
+        held = list(found)
+        for name in names:
+            yield [(inputs, deltas.pop(name)) for inputs, deltas in held]
+
+
+def _passed_back(
+    network: Network, batches: Iterable[Any], names: tuple[str, ...], *, params: Params, curvature: RowCurvature
+) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
+    """Inputs in pieces, and δ of layers by name."""
+
+    @network.jitted("row deltas", curvature, *names)
+    def step(values: Params, inputs: jax.Array, number: jax.Array) -> dict[str, jax.Array]:
+        deltas, _ = _deltas(network, values, inputs, number, curvature)
+        return {name: deltas[name] for name in names}
+
+    for inputs, number in _pieces(network, names, batches):
+        yield inputs, step(params, inputs, number)
+
+
+def row_regression(network: Network, layer: str, deltas: Deltas, *, params: Params, target_params: Params) -> RowRegression:
+    """A layer by rows, whose inputs are the present network's, and whose targets make up for the error of its residual sum.
+
+    Args:
+        network: as in `own_row_regressions`.
         layer: name.
+        deltas: its δ, with the examples (`row_deltas`).
         params: of the present (pruned) network, whose layer reads the inputs.
-        target_params: of the network (the dense one) that gives targets, as in `regression_moments(through_sum=True)`, and
-            curvature.
+        target_params: of the network (the dense one) that gives targets, as in `regression_moments(through_sum=True)`.
 
     Raises:
         ValueError: as `own_row_regressions`.
     """
     described = network.layers[layer]
 
-    @network.jitted("row regression", layer, curvature)
-    def step(now: Params, then: Params, inputs: jax.Array, number: jax.Array) -> Any:
-        deltas, _ = _deltas(network, then, inputs, number, curvature)
+    @network.jitted("row regression", layer)
+    def step(now: Params, then: Params, inputs: jax.Array, delta: jax.Array) -> Any:
         read, targets = through_targets(network, layer, now, then, inputs)
-        rows = _rows(described, read, deltas[layer])
-        wanted = _pulled(described, targets, deltas[layer])
+        rows = _rows(described, read, delta)
+        wanted = _pulled(described, targets, delta)
         products = _gram(rows), jnp.einsum("rni,rn->ri", rows, wanted), jnp.square(wanted).sum(1)
         return products, target_sums(described, read, targets), float(described.patches(read).shape[0])
 
-    pieces = _pieces(network, (layer,), batches)
-    (products, sums, vectors), examples = accumulate(partial(step, params, target_params), pieces)
+    (products, sums, vectors), examples = accumulate(partial(step, params, target_params), deltas)
     check_statistics(layer, *products)
     return mixed(regression_of(described, sums, round(float(vectors))), RowProducts(*(total / examples for total in products)))
 
@@ -218,19 +254,25 @@ def _shapes(network: Network) -> tuple[Params, jax.ShapeDtypeStruct]:
     return network.params, jax.ShapeDtypeStruct((2, *network.example.shape[1:]), network.example.dtype)
 
 
-def _in_passes(network: Network, layers: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """The layers in groups whose moments are held at once."""
+def _delta_sizes(network: Network, layers: Iterable[str], examples: int) -> dict[str, int]:
+    """How many numbers the δ of layers are."""
+    outputs, records = jax.eval_shape(lambda params, inputs: network.run(params, inputs, record=layers), *_shapes(network))
+    rank = min(outputs.shape[-1], FACTORS)
+    return {name: rank * examples * (records[name][1].size // len(records[name][1])) for name in layers}
+
+
+def _in_passes(layers: Iterable[str], sizes: Mapping[str, int], most: int) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The layers in groups whose sizes add up to at most that, or of one layer; and what they add up to."""
     waiting: list[str] = []
     held = 0
     for name in layers:
-        size = _numbers(network.layers[name])
-        if waiting and held + size > _NUMBERS:
-            yield tuple(waiting)
+        if waiting and held + sizes[name] > most:
+            yield tuple(waiting), held
             waiting, held = [], 0
         waiting.append(name)
-        held += size
+        held += sizes[name]
     if waiting:
-        yield tuple(waiting)
+        yield tuple(waiting), held
 
 
 def _pieces(network: Network, names: Iterable[str], batches: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.uint32]]:

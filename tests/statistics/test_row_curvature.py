@@ -9,6 +9,7 @@ from flax import nnx
 from annealsubnet import prune
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network
+from annealsubnet.statistics import row_curvature
 from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
 from annealsubnet.statistics.row_curvature import (
     RowCurvature,
@@ -17,6 +18,7 @@ from annealsubnet.statistics.row_curvature import (
     from_rows,
     mixed,
     own_row_regressions,
+    row_deltas,
     row_regression,
 )
 from annealsubnet.stochastic_fit import divergence
@@ -126,13 +128,29 @@ def test_at_the_dense_network_targets_are_the_layers_own_outputs(case):
     _, found = own(network, inputs, curvature)
     for name, rows in found.items():
         options = {"params": network.params, "target_params": network.params}
-        again = row_regression(network, [inputs[:7], inputs[7:]], name, curvature=curvature, **options)
+        (deltas,) = row_deltas(network, [inputs[:7], inputs[7:]], [name], params=network.params, curvature=curvature)
+        again = row_regression(network, name, deltas, **options)
         count = regression_moments(network, [inputs], name, through_sum=True, **options).count
         assert again.regression.count == count == rows.regression.count
         np.testing.assert_allclose(again.cost, rows.cost, rtol=1e-4)
         for which in ("gram", "mean", "cross", "target_mean", "target_energy"):
             ours, theirs = getattr(again.regression, which), getattr(rows.regression, which)
             np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("most", [1, 3 * 20 * 5 * 5 * 4, 2**28])
+def test_deltas_are_the_same_however_many_are_held(case, most, monkeypatch):
+    """None, the first layer's, or all; 20 examples, 3 factors, 5 by 5 positions, 4 channels."""
+    network, inputs = case
+    monkeypatch.setattr(row_curvature, "_DELTAS", most)
+    options = {"params": network.params, "curvature": RowCurvature(cross_entropy, 2.5)}
+    found = row_deltas(network, [inputs], network.layers, **options)
+    for name, pieces in zip(network.layers, found, strict=True):
+        assert isinstance(pieces, list) == (most > 1)
+        (alone,) = row_deltas(network, [inputs], [name], **options)
+        ours, theirs = (np.concatenate([delta for _, delta in each], 1) for each in (pieces, alone))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert ours.shape[:2] == (3, 20)
 
 
 def test_the_loss_of_a_changed_neuron_is_predicted(case):
