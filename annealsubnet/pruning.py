@@ -29,7 +29,7 @@ from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.patterns import parse_pattern, pattern_budget
 from annealsubnet.polishing import polish_weights
 from annealsubnet.progress import track
-from annealsubnet.refitting import RIDGE, kept_weights, refit_layer
+from annealsubnet.refitting import RIDGE, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
@@ -38,20 +38,16 @@ from annealsubnet.statistics.row_curvature import (
     RowCurvature,
     as_rows,
     from_rows,
-    obstacle,
-    operations_by_rows,
     row_deltas,
     row_regression,
 )
-from annealsubnet.stochastic_fit import TEMPERATURE, fit_by_batches
+from annealsubnet.stochastic_fit import fit_by_batches
 from annealsubnet.thinning import thin_weights
 
 logger = logging.getLogger(__name__)
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which a network is not polished; a fit takes some hundred passes."""
-_MOST_BY_ROWS = 1e13
-"""Operations of moments by rows beyond which the errors of neurons are not weighed by curvature unless that is wanted."""
 _FITTED_ON = 6400
 """Examples whose gradients the fit by small batches then takes."""
 
@@ -185,25 +181,13 @@ def _row_curvature(
     """By which curvature the errors of neurons are weighed, or None.
 
     Raises:
-        ValueError: if it is wanted and cannot be.
+        ValueError: if it is wanted and cannot be had.
     """
-    if wanted is False:
-        return None
     is_block = choice.pattern is not None and choice.pattern.is_block
     reason: str | None = "it is for weights that are refitted by the select-and-refit annealer, without training or blocks"
     if budget.unit == "weight" and choice.refit and choice.sampler is None and training is None and not is_block:
-        reason = obstacle(network, budget.selected)
-    if wanted and reason is not None:
-        raise ValueError(f"curvature=True cannot be had: {reason}.")
-    if wanted is None and reason is None:
-        has_windows = any(network.layers[name].window is not None for name in budget.selected)
-        if not has_windows:
-            return None
-        work = operations_by_rows(network, budget.selected, sum(len(inputs) for inputs, _ in stream(batches)))
-        if work > _MOST_BY_ROWS:
-            logger.info("errors are not weighed by curvature: that takes %.1e operations, more than %.0e", work, _MOST_BY_ROWS)
-            return None
-    return RowCurvature(loss, TEMPERATURE) if reason is None else None
+        reason = None
+    return weighed_by(network, batches, list(budget.selected), loss, wanted=wanted, reason=reason)
 
 
 def _stage(budget: Budget, progress: float) -> Budget:

@@ -6,10 +6,12 @@ network's outputs of the same layer,
     min_v E‖y − a_S · v − bias‖² + ρ‖v − v⁰‖²,        ρ = ridge × mean of the diagonal of H_SS
 
 over the kept inputs S of each neuron. The ridge pulls towards the weights v⁰ that were there before, so that an input that
-never varies keeps its weight.
+never varies keeps its weight. Where errors are weighed by the loss's curvature, E is that of each neuron's row
+(`annealsubnet.statistics.row_curvature`).
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,17 +19,42 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
-from annealsubnet.batches import first_inputs
+from annealsubnet.batches import first_inputs, stream
+from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
 from annealsubnet.statistics.moments import Regression, regression_moments
-from annealsubnet.statistics.row_curvature import as_rows, from_rows
+from annealsubnet.statistics.row_curvature import (
+    Deltas,
+    RowCurvature,
+    as_rows,
+    from_rows,
+    obstacle,
+    operations_by_rows,
+    row_deltas,
+    row_regression,
+)
+from annealsubnet.stochastic_fit import TEMPERATURE
+
+logger = logging.getLogger(__name__)
 
 RIDGE = 1e-2
 """Default ridge, in units of the mean diagonal of H_SS; on MNIST validation images .001 to .03 differ by chance only."""
 
 
-def refit(model: Any, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDGE) -> Any:
+_MOST_BY_ROWS = 1e13
+"""Operations of moments by rows beyond which the errors of neurons are not weighed by curvature unless that is wanted."""
+
+
+def refit(
+    model: Any,
+    mask: Mask,
+    batches: Iterable[Any],
+    *,
+    ridge: float = RIDGE,
+    curvature: bool | None = None,
+    loss: Loss = cross_entropy,
+) -> Any:
     """Apply a mask and refit what it keeps, whoever made it.
 
     Args:
@@ -35,30 +62,80 @@ def refit(model: Any, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDG
         mask: for this model.
         batches: calibration inputs or (inputs, labels); labels are not read. One pass a layer, in both networks.
         ridge: see above; at least 0.
+        curvature: whether errors are weighed by the loss's curvature, as in `annealsubnet.prune`; by default for masks of
+            weights in networks with convolutions, where that is affordable.
+        loss: whose curvature.
 
     Returns:
         A new model in the form that came in, with the mask's zeros.
 
     Raises:
-        ValueError: if the mask was made for another model, or the batches are bad.
+        ValueError: if the mask was made for another model, the batches are bad, or `curvature=True` cannot be had.
     """
     network = as_network(model, first_inputs(batches))
-    return network.model.export(refit_params(network, mask, batches, ridge=ridge))
+    layers = [name for name, layer in network.layers.items() if not kept_weights(network, mask, layer).all()]
+    default = mask.unit == "weight"
+    weighed = weighed_by(network, batches, layers, loss, wanted=curvature if curvature is not None or default else False)
+    return network.model.export(refit_params(network, mask, batches, ridge=ridge, curvature=weighed))
 
 
-def refit_params(network: Network, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDGE) -> Params:
-    """`refit` on a traced network, from and to flat parameters."""
+def weighed_by(
+    network: Network, batches: Iterable[Any], layers: list[str], loss: Loss, *, wanted: bool | None, reason: str | None = None
+) -> RowCurvature | None:
+    """By which curvature the errors of neurons are weighed, or None.
+
+    Args:
+        network: traced.
+        batches: on which.
+        layers: in which weights went.
+        loss: whose curvature.
+        wanted: or not; None for where there are convolutions and it is affordable.
+        reason: why it cannot be had, if one is known already.
+
+    Raises:
+        ValueError: if it is wanted and cannot be had.
+    """
+    if wanted is False or not layers:
+        return None
+    reason = reason or obstacle(network, layers)
+    if wanted and reason is not None:
+        raise ValueError(f"curvature=True cannot be had: {reason}.")
+    if reason is not None:
+        return None
+    if wanted is None:
+        if all(network.layers[name].window is None for name in layers):
+            return None
+        work = operations_by_rows(network, layers, sum(len(inputs) for inputs, _ in stream(batches)))
+        if work > _MOST_BY_ROWS:
+            logger.info("errors are not weighed by curvature: that takes %.1e operations, more than %.0e", work, _MOST_BY_ROWS)
+            return None
+    return RowCurvature(loss, TEMPERATURE)
+
+
+def refit_params(
+    network: Network, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDGE, curvature: RowCurvature | None = None
+) -> Params:
+    """`refit` on a traced network, from and to flat parameters; errors are weighed where weights went, if by any curvature."""
     if ridge < 0:
         raise ValueError(f"ridge must be 0 or more, not {ridge}.")
     params = mask.multiply(network.params)
+    stays = {name: kept_weights(network, mask, layer) for name, layer in network.layers.items()}
+    reduced = [name for name, kept in stays.items() if not kept.all()]
+    deltas: Iterator[Deltas] = iter(())
+    if curvature is not None:
+        deltas = row_deltas(network, batches, reduced, params=network.params, curvature=curvature)
     changed = False
     for name, layer in network.layers.items():
-        kept = kept_weights(network, mask, layer)
-        changed = changed or not kept.all()
+        changed = changed or name in reduced
         if not changed:
             continue
-        regression = regression_moments(network, batches, name, params=params, target_params=network.params, through_sum=True)
-        params = mask.multiply(refit_layer(layer, regression, kept, params, ridge=ridge))
+        shared: dict[str, Any] = {"params": params, "target_params": network.params}
+        by_rows = next(deltas, None) if name in reduced else None
+        if by_rows is None:
+            regression = regression_moments(network, batches, name, through_sum=True, **shared)
+        else:
+            regression = row_regression(network, name, by_rows, **shared).regression
+        params = mask.multiply(refit_layer(layer, regression, stays[name], params, ridge=ridge))
     return params
 
 

@@ -8,13 +8,13 @@ Protocol. The first 16,000 of the 20,000 training images at hand are for calibra
 everything is chosen; the test set is read with `--split test`. Each seed draws 400 images, without labels, on which a method
 chooses. Sparsity is global over all kernels; `patterns` is 2:4 in all layers but the first, whose 27 inputs it does not divide.
 
-All masks get the same refit. It starts from the method's own weights or from least squares for each layer (to the dense
-network's outputs, residual sums restored), whichever are nearer to the dense network's outputs on 1,000 of the 16,000 images;
-then 200 steps of Adam over batches of 32 of the 16,000 images, without labels, to the same outputs, at the one of four rates
-that serves best on 1,000 of them held out, or not at all if none helps there; the fit moves the scales and biases of
-BatchNorms too. "annealed" takes three sweeps. A row has the accuracy of the method's own weights, after least squares, after
-the fit, and after the statistics of BatchNorms have then been taken again, relative to those of the dense network on the same
-images (`annealsubnet.renormalize`).
+All masks get the same refit. It starts from the method's own weights, from least squares for each layer (to the dense
+network's outputs, residual sums restored), or from least squares weighed by curvature (the default of `annealsubnet.refit`),
+whichever are nearest to the dense network's outputs on 1,000 of the 16,000 images; then 200 steps of Adam over batches of 32 of
+the 16,000 images, without labels, to the same outputs, at the one of four rates that serves best on 1,000 of them held out, or
+not at all if none helps there; the fit moves the scales and biases of BatchNorms too. "annealed" takes three sweeps. A row has
+the accuracy of the method's own weights, after either least squares, after the fit, and after the statistics of BatchNorms have
+then been taken again, relative to those of the dense network on the same images (`annealsubnet.renormalize`).
 
 `gradual`: in each of `--stages` a method chooses on 400 images, until after `--ramp` of them all is gone that has to go; what
 is left is trained on labels with Adam over `--trained-on` of the 16,000 images. The section's rows say how many gradients of
@@ -35,11 +35,13 @@ from typing import Any
 import numpy as np
 
 from annealsubnet import Mask, baselines, evaluate, examples, prune
+from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.refitting import refit_params
 from annealsubnet.renormalizing import renormalize_params
 from annealsubnet.report import provenance
-from annealsubnet.stochastic_fit import divergence, fit_by_batches
+from annealsubnet.statistics.row_curvature import RowCurvature
+from annealsubnet.stochastic_fit import TEMPERATURE, divergence, fit_by_batches
 
 SECTIONS = {"one-shot": (0.5, 0.6, 0.7, 0.8, 0.9), "patterns": (0.5,), "gradual": (0.7, 0.8, 0.9)}
 METHODS: dict[str, Callable[..., Any]] = {
@@ -63,8 +65,9 @@ class Course:
 
 @dataclass(frozen=True)
 class Row:
-    """One network pruned by one method; accuracies with its own weights, after least squares in each layer, after the fit of
-    all from the nearer of these (or training), and after its BatchNorms have then been renormalized."""
+    """One network pruned by one method; accuracies with its own weights, after least squares in each layer, after least squares
+    weighed by curvature, after the fit of all from the nearest of these (or training), and after its BatchNorms have then been
+    renormalized."""
 
     section: str
     method: str
@@ -75,11 +78,12 @@ class Row:
     size: int
     own: float
     layers: float
+    weighed: float
     fitted: float
     renormalized: float
     gradients: int
     choose_seconds: float
-    layers_seconds: float
+    refit_seconds: float
     fit_seconds: float
 
     @property
@@ -141,19 +145,21 @@ def one_shot(given: Case, name: str, options: dict[str, Any], *, seed: int, cali
     clock = [time.perf_counter()]
     mask, pruned = METHODS[name](network, images, seed=seed, **options)
     clock.append(time.perf_counter())
-    own, params = network.replace(pruned).params, refit_params(network, mask, images)
+    own, layers = network.replace(pruned).params, refit_params(network, mask, images)
+    weighed = refit_params(network, mask, images, curvature=RowCurvature(cross_entropy, TEMPERATURE))
     clock.append(time.perf_counter())
-    start = min(own, params, key=given.distance)
+    start = min(own, layers, weighed, key=given.distance)
     fitted = fit_by_batches(network, mask, [given.pool[0]], params=start, seed=seed, examples=fitted_on)
     clock.append(time.perf_counter())
     return {
         **counts(mask),
         "own": given.accuracy(own),
-        "layers": given.accuracy(params),
+        "layers": given.accuracy(layers),
+        "weighed": given.accuracy(weighed),
         "fitted": given.accuracy(fitted.params),
         "renormalized": given.accuracy(renormalize_params(network, images, params=fitted.params)),
         "gradients": 0,
-        **dict(zip(("choose_seconds", "layers_seconds", "fit_seconds"), np.diff(clock).tolist(), strict=True)),
+        **dict(zip(("choose_seconds", "refit_seconds", "fit_seconds"), np.diff(clock).tolist(), strict=True)),
     }
 
 
@@ -173,8 +179,8 @@ def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calib
     params = given.network.replace(pruned).params
     accuracy = given.accuracy(params)
     again = given.accuracy(renormalize_params(given.network, given.drawn(seed, calibration), params=params))
-    spent = {"choose_seconds": seconds, "layers_seconds": 0.0, "fit_seconds": 0.0}
-    rates = {"own": accuracy, "layers": accuracy, "fitted": accuracy, "renormalized": again}
+    spent = {"choose_seconds": seconds, "refit_seconds": 0.0, "fit_seconds": 0.0}
+    rates = {"own": accuracy, "layers": accuracy, "weighed": accuracy, "fitted": accuracy, "renormalized": again}
     return {**counts(mask), **rates, "gradients": course.stages * course.trained_on, **spent}
 
 
@@ -247,8 +253,8 @@ def append(path: Path, row: Row) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown: accuracy in percent, mean over seeds; in brackets with its own weights, after least squares, and
-    renormalized after the fit."""
+    """The rows as Markdown: accuracy in percent, mean over seeds; in brackets with its own weights, after least
+    squares in each layer, after those weighed by curvature, and renormalized after the fit."""
     lines = []
     for section in dict.fromkeys(row.section for row in rows):
         here = [row for row in rows if row.section == section]
@@ -264,7 +270,7 @@ def table(rows: list[Row]) -> str:
                 mine = [row for row in here if (row.method, row.sparsity) == (name, sparsity)]
                 rates = [
                     100 * np.mean([getattr(row, which) for row in mine])
-                    for which in ("fitted", "own", "layers", "renormalized")
+                    for which in ("fitted", "own", "layers", "weighed", "renormalized")
                     if mine
                 ]
                 cells.append(f"{rates[0]:.2f} ({', '.join(f'{rate:.2f}' for rate in rates[1:])})" if mine else "")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from annealsubnet import prune
+from annealsubnet import Mask, baselines, prune, refit
 from annealsubnet.losses import cross_entropy, squared_error
-from annealsubnet.networks import as_network
+from annealsubnet.networks import as_network, from_function
 from annealsubnet.statistics import row_curvature
 from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
 from annealsubnet.statistics.row_curvature import (
@@ -229,6 +229,46 @@ def test_weighing_by_curvature_leaves_the_outputs_nearer():
 def test_curvature_that_cannot_be_had_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         prune(Network(), [inputs_of(20)], **{"keep": 0.5, **options}, curvature=True, seed=0)
+
+
+def test_the_refit_of_a_mask_by_rows_is_the_one_that_pruning_made():
+    inputs, model = inputs_of(60), Network()
+    mask, pruned = prune(model, [inputs], keep=0.4, polish=0, effort=1, seed=0)
+    np.testing.assert_allclose(refit(model, mask, [inputs])(inputs), pruned(inputs), rtol=1e-4, atol=1e-5)
+    by_layers = refit(model, mask, [inputs], curvature=False)(inputs)
+    assert np.abs(by_layers - pruned(inputs)).max() > 1e-3
+
+
+def test_a_refit_by_rows_leaves_the_outputs_nearer():
+    inputs, others = inputs_of(200), inputs_of(1000, seed=1)
+    model = Network()
+    mask, _ = baselines.magnitude(model, [inputs], keep=0.3, seed=0)
+    ends = [
+        float(divergence(refit(model, mask, [inputs], curvature=weighed)(others), model(others))) for weighed in (True, False)
+    ]
+    assert ends[0] < 0.9 * ends[1]
+
+
+def test_removed_neurons_are_refitted_by_rows_if_that_is_wanted():
+    inputs, others = inputs_of(200), inputs_of(1000, seed=1)
+    model = Network()
+    network = as_network(model, inputs)
+    mask = Mask.of(network, "neuron", {"first": np.array([True, True, False, True])})
+    by_layers, by_default, by_rows = (
+        refit(model, mask, [inputs], curvature=weighed)(others) for weighed in (False, None, True)
+    )
+    np.testing.assert_array_equal(by_layers, by_default)
+    assert float(divergence(by_rows, model(others))) < float(divergence(by_layers, model(others)))
+
+
+def test_a_refit_by_rows_that_cannot_be_had_is_refused():
+    inputs = np.ones((4, 6, 3), np.float32)
+    params = {"out": {"kernel": jnp.eye(3)}}
+    model = from_function(lambda values, x, tap: tap.dense("out", x), params)
+    mask = Mask.of(as_network(model, inputs), "weight", {"out": np.eye(3) > 0})
+    with pytest.raises(ValueError, match="curvature=True cannot be had: the network returns"):
+        refit(model, mask, [inputs], curvature=True)
+    refit(model, mask, [inputs])
 
 
 def test_patterns_and_budgets_hold_by_rows():
