@@ -110,7 +110,7 @@ def prune(
         curvature: whether the errors of each neuron's weights are weighed by the loss's curvature in them
             (`annealsubnet.statistics.row_curvature`), instead of alike at all positions of all examples; weights only, without
             sampler, training or pattern of blocks. By default in networks with convolutions, where that takes at most 10¹³
-            operations and 512 MiB.
+            operations and moments of 512 MiB a layer; up to 1 GiB of derivatives is held besides.
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
         progress: show progress on a terminal.
