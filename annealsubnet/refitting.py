@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 RIDGE = 1e-2
 """Default ridge, in units of the mean diagonal of H_SS; on MNIST validation images .001 to .03 differ by chance only."""
-
-
 _MOST_BY_ROWS = 1e13
 """Operations of moments by rows beyond which the errors of neurons are not weighed by curvature unless that is wanted."""
 
@@ -74,8 +72,8 @@ def refit(
     """
     network = as_network(model, first_inputs(batches))
     layers = [name for name, layer in network.layers.items() if not kept_weights(network, mask, layer).all()]
-    default = mask.unit == "weight"
-    weighed = weighed_by(network, batches, layers, loss, wanted=curvature if curvature is not None or default else False)
+    wanted = False if curvature is None and mask.unit != "weight" else curvature
+    weighed = weighed_by(network, batches, layers, loss, wanted=wanted)
     return network.model.export(refit_params(network, mask, batches, ridge=ridge, curvature=weighed))
 
 
