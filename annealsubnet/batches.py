@@ -17,9 +17,9 @@ def stream(batches: Batches) -> Iterator[Pair]:
     """Each batch as (inputs, labels or None), checked.
 
     Raises:
-        ValueError: if there are none, if a batch has another shape or dtype than the first, NaN or infinite inputs, or as many
-            labels as it has no inputs.
-        TypeError: if `batches` cannot be iterated.
+        ValueError: if there are none, if a batch has another shape or dtype than the first, inputs or labels that are NaN
+            or infinite, or as many labels as it has no inputs.
+        TypeError: if `batches` cannot be iterated, or only once.
     """
     first: np.ndarray | None = None
     for number, batch in enumerate(_iterate(batches)):
@@ -29,7 +29,7 @@ def stream(batches: Batches) -> Iterator[Pair]:
         _check(inputs, labels, first, number)
         yield inputs, labels
     if first is None:
-        raise ValueError("There are no batches: the iterable is empty, or a generator that was already used up; give a list.")
+        raise ValueError("There are no batches: the iterable is empty.")
 
 
 def first_inputs(batches: Batches) -> np.ndarray:
@@ -58,7 +58,10 @@ def labeled(batches: Batches, *, classes: int | None) -> Iterator[tuple[np.ndarr
 def _iterate(batches: Batches) -> Iterator[Any]:
     if batches is None or isinstance(batches, (str, dict)) or not hasattr(batches, "__iter__"):
         raise TypeError(f"batches must be an iterable of inputs or of (inputs, labels), not {type(batches).__name__}.")
-    return iter(batches)
+    iterator = iter(batches)
+    if iterator is batches:
+        raise TypeError(f"batches are read more than once, and a {type(batches).__name__} can be read once only; give a list.")
+    return iterator
 
 
 def _split(batch: Any, number: int) -> Pair:
@@ -81,6 +84,8 @@ def _check(inputs: np.ndarray, labels: np.ndarray | None, first: np.ndarray, num
         raise ValueError(f"Batch {number} has {int((~np.isfinite(inputs)).sum())} inputs that are NaN or infinite.")
     if labels is not None and len(labels) != len(inputs):
         raise ValueError(f"Batch {number} has {len(inputs)} inputs and {len(labels)} labels.")
+    if labels is not None and np.issubdtype(labels.dtype, np.inexact) and not np.isfinite(labels).all():
+        raise ValueError(f"Batch {number} has {int((~np.isfinite(labels)).sum())} labels that are NaN or infinite.")
 
 
 def _check_labels(labels: np.ndarray, classes: int, number: int) -> None:

@@ -14,7 +14,7 @@ def test_inputs_alone_or_with_labels():
     assert [(inputs.shape, labels) for inputs, labels in stream([X, X[:1]])] == [((3, 2), None), ((1, 2), None)]
     ((inputs, labels),) = stream([(jnp.asarray(X), jnp.asarray(Y))])
     assert isinstance(inputs, np.ndarray) and labels.tolist() == [0, 1, 1]
-    np.testing.assert_array_equal(first_inputs(iter([(X, Y)])), X)
+    np.testing.assert_array_equal(first_inputs([(X, Y)]), X)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ def test_inputs_alone_or_with_labels():
         ([X, X * np.nan], "Batch 1 has 6 inputs that are NaN or infinite"),
         ([X, np.where(X > 0, np.inf, X)], "Batch 1 has 6 inputs that are NaN or infinite"),
         ([(X, Y[:2])], "Batch 0 has 3 inputs and 2 labels"),
+        ([(X, Y + np.array([0, np.nan, 0]))], "Batch 0 has 1 labels that are NaN or infinite"),
     ],
 )
 def test_batches_that_cannot_be(batches, says):
@@ -38,6 +39,12 @@ def test_batches_that_cannot_be(batches, says):
 @pytest.mark.parametrize("batches", [None, "data", {"x": X}, 3])
 def test_what_is_no_batches(batches):
     with pytest.raises(TypeError, match="batches must be an iterable"):
+        list(stream(batches))
+
+
+@pytest.mark.parametrize("batches", [iter([X, X]), (inputs for inputs in [X, X])])
+def test_what_can_be_read_once_only_loses_a_batch_to_the_first_look(batches):
+    with pytest.raises(TypeError, match="can be read once only; give a list"):
         list(stream(batches))
 
 
