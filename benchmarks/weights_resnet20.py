@@ -5,8 +5,9 @@
     python benchmarks/weights_resnet20.py --quick --out /tmp/resnet20               # a small network on digits, for CI
 
 Protocol. The first 16,000 of the 20,000 training images at hand are for calibration, the last 4,000 for validation, on which
-everything is chosen; the test set is read with `--split test`. Each seed draws 400 images, without labels, on which a method
-chooses. Sparsity is global over all kernels; `patterns` is 2:4 in all layers but the first, whose 27 inputs it does not divide.
+everything is chosen; the test set is read with `--split test`. Each seed draws 400 images (or `--calibration` of them), without
+labels, on which a method chooses. Sparsity is global over all kernels; `patterns` is 2:4 in all layers but the first, whose 27
+inputs it does not divide.
 
 All masks get the same refit. It starts from the method's own weights, from least squares for each layer (to the dense
 network's outputs, residual sums restored), or from least squares weighed by curvature (the default of `annealsubnet.refit`),
@@ -16,7 +17,7 @@ not at all if none helps there; the fit moves the scales and biases of BatchNorm
 the accuracy of the method's own weights, after either least squares, after the fit, and after the statistics of BatchNorms have
 then been taken again, relative to those of the dense network on the same images (`annealsubnet.renormalize`).
 
-`gradual`: in each of `--stages` a method chooses on 400 images, until after `--ramp` of them all is gone that has to go; what
+`gradual`: in each of `--stages` a method chooses on those images, until after `--ramp` of them all is gone that has to go; what
 is left is trained on labels with Adam over `--trained-on` of the 16,000 images. The section's rows say how many gradients of
 single examples that took in all. Rows of other settings of these belong into another folder.
 """
@@ -216,7 +217,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure what is missing, a row at a time."""
     path = options.out / "rows.csv"
     done = {row.key for row in read_rows(path)}
-    calibration, fitted_on = (200, 320) if options.quick else (CALIBRATION, FITTED_ON)
+    calibration, fitted_on = (200, 320) if options.quick else (options.calibration, FITTED_ON)
     course = Course(options.stages, options.ramp, 320 if options.quick else options.trained_on, options.learning_rate)
     given = quick_case() if options.quick else case(options.split)
     for seed in options.seeds:
@@ -287,6 +288,7 @@ def main() -> None:
     parser.add_argument("--sparsities", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", choices=["validation", "test"], default="validation")
+    parser.add_argument("--calibration", type=int, default=CALIBRATION, help="images that a method chooses on")
     parser.add_argument("--stages", type=int, default=2)
     parser.add_argument("--ramp", type=float, default=1.0, help="the share of the stages in which weights go")
     parser.add_argument("--trained-on", type=int, default=12_800, help="images in each stage")

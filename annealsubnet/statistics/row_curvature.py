@@ -10,6 +10,9 @@ with y what the neuron should return and s_nc the factors of the loss's Hessian 
 E[x xᵀ] the block of the neuron's row. So every neuron gets a regression of its own. From few examples it is not known well, so
 half of each moment is the layer's own, scaled to the same trace.
 
+Examples tell more than the factors of one: of 1,600 examples with two each more is known than of 400 with all ten, for the same
+operations. So where there are many examples the factors s_nc of each are added up with random signs to fewer of them.
+
 Where a network is sure of its outputs F is next to nothing. A temperature above 1 softens the outputs first, as in
 `annealsubnet.stochastic_fit`.
 """
@@ -36,6 +39,8 @@ _OWN = 0.5
 """The layer's own share of a row's moments; .1 is too little for 400 examples in layers of 576 inputs."""
 _NUMBERS = 2**26
 """Most numbers in the moments that one pass gathers (as many as 512 MiB hold), and so in one layer's."""
+_VECTORS = 2**12
+"""Most δ, examples times factors, where an example has more than one factor."""
 _DELTAS = 2**28
 """Most numbers in the δ held at once, as many as 1 GiB holds: a pass back for each layer would take half of the time."""
 _CHUNKS = 8
@@ -147,9 +152,10 @@ def own_row_regressions(
             finite (layer named).
     """
     sizes = {name: _numbers(network.layers[name]) for name in regressions}
+    rank = _rank(network, batches)
     for names, _ in _in_passes(regressions, sizes, _NUMBERS):
-        step = partial(_own_step(network, names, curvature), params)
-        sums, count = accumulate(step, _pieces(network, names, batches))
+        step = partial(_own_step(network, names, curvature, rank), params)
+        sums, count = accumulate(step, _pieces(network, names, batches, rank))
         for name in names:
             layer, gram = network.layers[name], sums.pop(name) / count
             check_statistics(name, gram)
@@ -172,9 +178,9 @@ def row_deltas(
     Raises:
         ValueError: for bad batches.
     """
-    examples = sum(len(inputs) for inputs, _ in stream(batches))
-    for names, size in _in_passes(layers, _delta_sizes(network, layers, examples), _DELTAS):
-        found = _passed_back(network, batches, names, params=params, curvature=curvature)
+    rank = _rank(network, batches)
+    for names, size in _in_passes(layers, _delta_sizes(network, layers, rank * _count(batches)), _DELTAS):
+        found = _passed_back(network, batches, names, rank, params=params, curvature=curvature)
         if size > _DELTAS:  # a layer by itself that is too large: piece by piece, while they are read
             (name,) = names
             yield ((inputs, deltas[name]) for inputs, deltas in found)
@@ -185,16 +191,16 @@ def row_deltas(
 
 
 def _passed_back(
-    network: Network, batches: Iterable[Any], names: tuple[str, ...], *, params: Params, curvature: RowCurvature
+    network: Network, batches: Iterable[Any], names: tuple[str, ...], rank: int, *, params: Params, curvature: RowCurvature
 ) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
     """Inputs in pieces, and δ of layers by name."""
 
-    @network.jitted("row deltas", curvature, *names)
+    @network.jitted("row deltas", curvature, rank, *names)
     def step(values: Params, inputs: jax.Array, number: jax.Array) -> dict[str, jax.Array]:
-        deltas, _ = _deltas(network, values, inputs, number, curvature)
+        deltas, _ = _deltas(network, values, inputs, number, curvature, rank)
         return {name: deltas[name] for name in names}
 
-    for inputs, number in _pieces(network, names, batches):
+    for inputs, number in _pieces(network, names, batches, rank):
         yield inputs, step(params, inputs, number)
 
 
@@ -241,8 +247,7 @@ def obstacle(network: Network, layers: Iterable[str]) -> str | None:
 
 def operations_by_rows(network: Network, layers: Iterable[str], examples: int) -> float:
     """Operations of gathering the moments of layers once."""
-    rank = min(jax.eval_shape(network.apply, *_shapes(network)).shape[-1], FACTORS)
-    return 2.0 * examples * rank * sum(_numbers(network.layers[name]) for name in layers)
+    return 2.0 * examples * _rank_of(network, examples) * sum(_numbers(network.layers[name]) for name in layers)
 
 
 def _numbers(layer: Layer) -> int:
@@ -254,11 +259,24 @@ def _shapes(network: Network) -> tuple[Params, jax.ShapeDtypeStruct]:
     return network.params, jax.ShapeDtypeStruct((2, *network.example.shape[1:]), network.example.dtype)
 
 
-def _delta_sizes(network: Network, layers: Iterable[str], examples: int) -> dict[str, int]:
-    """How many numbers the δ of layers are."""
-    outputs, records = jax.eval_shape(lambda params, inputs: network.run(params, inputs, record=layers), *_shapes(network))
-    rank = min(outputs.shape[-1], FACTORS)
-    return {name: rank * examples * (records[name][1].size // len(records[name][1])) for name in layers}
+def _count(batches: Iterable[Any]) -> int:
+    return sum(len(inputs) for inputs, _ in stream(batches))
+
+
+def _rank(network: Network, batches: Iterable[Any]) -> int:
+    return _rank_of(network, _count(batches))
+
+
+def _rank_of(network: Network, examples: int) -> int:
+    """How many factors of F an example has."""
+    classes: int = jax.eval_shape(network.apply, *_shapes(network)).shape[-1]
+    return min(classes, FACTORS, max(1, _VECTORS // max(1, examples)))
+
+
+def _delta_sizes(network: Network, layers: Iterable[str], vectors: int) -> dict[str, int]:
+    """How many numbers so many δ of layers are."""
+    _, records = jax.eval_shape(lambda params, inputs: network.run(params, inputs, record=layers), *_shapes(network))
+    return {name: vectors * (records[name][1].size // len(records[name][1])) for name in layers}
 
 
 def _in_passes(layers: Iterable[str], sizes: Mapping[str, int], most: int) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -275,41 +293,42 @@ def _in_passes(layers: Iterable[str], sizes: Mapping[str, int], most: int) -> It
         yield tuple(waiting), held
 
 
-def _pieces(network: Network, names: Iterable[str], batches: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.uint32]]:
+def _pieces(
+    network: Network, names: Iterable[str], batches: Iterable[Any], rank: int
+) -> Iterator[tuple[np.ndarray, np.uint32]]:
     """Inputs and their number, as many at once as fit the memory on the way back and as rows of one layer."""
-    classes = jax.eval_shape(network.apply, *_shapes(network)).shape[-1]
     rows = max(network.layers[name].outputs * network.layers[name].fan_in for name in names)
-    size = _CHUNKS * max(1, min(curvature_chunk(network), CHUNK_BYTES // (4 * rows * min(classes, FACTORS))))
+    size = _CHUNKS * max(1, min(curvature_chunk(network), CHUNK_BYTES // (4 * rows * rank)))
     # Chunks of one size, if there are nearly as large ones: every size is compiled by itself.
-    count = sum(len(inputs) for inputs, _ in stream(batches))
+    count = _count(batches)
     size = next((even for even in range(min(size, count), size // 2, -1) if count % even == 0), size)
     for number, (inputs, _) in enumerate(chunks(stream(batches), size)):
         yield inputs, np.uint32(number)
 
 
-def _own_step(network: Network, names: tuple[str, ...], curvature: RowCurvature) -> Callable[..., Any]:
-    @network.jitted("own row regressions", curvature, *names)
+def _own_step(network: Network, names: tuple[str, ...], curvature: RowCurvature, rank: int) -> Callable[..., Any]:
+    @network.jitted("own row regressions", curvature, rank, *names)
     def step(values: Params, inputs: jax.Array, number: jax.Array) -> Any:
-        deltas, records = _deltas(network, values, inputs, number, curvature)
+        deltas, records = _deltas(network, values, inputs, number, curvature, rank)
         return {name: _gram(_rows(network.layers[name], records[name][0], deltas[name])) for name in names}
 
     return step
 
 
 def _deltas(
-    network: Network, params: Params, inputs: jax.Array, number: jax.Array, curvature: RowCurvature
+    network: Network, params: Params, inputs: jax.Array, number: jax.Array, curvature: RowCurvature, rank: int
 ) -> tuple[dict[str, jax.Array], Any]:
     """δ of every layer, factors first, and what the layers were called with and returned.
 
-    More than FACTORS of them are added up with random signs to that many: E_ε Σ_r (Σ_c ε_rc s_c)(…)ᵀ / FACTORS = F.
+    More than `rank` of them are added up with random signs to that many: E_ε Σ_r (Σ_c ε_rc s_c)(…)ᵀ / rank = F.
     """
     outputs, pull, records = pull_back(network, params, inputs)
     loss = curvature.loss
     factors = loss.curvature_factor(outputs / curvature.temperature if loss.of_classes else outputs)
-    if len(factors) > FACTORS:
+    if len(factors) > rank:
         key = jax.random.fold_in(jax.random.key(0), number)
-        signs = jax.random.rademacher(key, (FACTORS, *factors.shape[:2]), dtype=factors.dtype)
-        factors = jnp.einsum("rcn,cnk->rnk", signs, factors) / np.sqrt(FACTORS)
+        signs = jax.random.rademacher(key, (rank, *factors.shape[:2]), dtype=factors.dtype)
+        factors = jnp.einsum("rcn,cnk->rnk", signs, factors) / np.sqrt(rank)
     return jax.vmap(pull)(factors), records
 
 

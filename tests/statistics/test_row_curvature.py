@@ -167,9 +167,11 @@ def test_the_loss_of_a_changed_neuron_is_predicted(case):
     assert float(found) == pytest.approx(0.5 * change @ block[2] @ change, rel=0.1)
 
 
-def test_many_classes_are_added_up_with_random_signs():
-    inputs = inputs_of(400)
-    network = as_network(Network(40), inputs)
+@pytest.mark.parametrize(("classes", "examples", "most"), [(40, 400, 2**13), (3, 1500, 1500)])
+def test_many_classes_or_examples_are_added_up_with_random_signs(classes, examples, most, monkeypatch):
+    monkeypatch.setattr(row_curvature, "_VECTORS", most)
+    inputs = inputs_of(examples)
+    network = as_network(Network(classes), inputs)
     _, found = own(network, inputs, RowCurvature(cross_entropy, 4.0))
     for name in ("first", "second"):
         block = blocks(network, name, inputs, softmax_hessian(4.0))[:, : network.layers[name].fan_in]
