@@ -179,7 +179,7 @@ def _measure_one(
                 network, train, unit="neuron", keep=keep, passes=options.passes, rule=annealed(step=options.step), seed=seed,
                 report=checks.append,
             )  # fmt: skip
-            budget = read = checks[-1].read + checks[-1].seen
+            budget = read = checks[-1].read
         elif method == "distilled":
             mask, read = distilled.annealed(keep, seed), len(arrays[1])
         elif method == "distilled, descent":

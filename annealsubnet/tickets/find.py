@@ -5,6 +5,7 @@ cools to a single mask (`rules`). No weight, bias or normalization statistic is 
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -63,22 +64,23 @@ def find_ticket(
         batch_size: examples a round.
         rule: how scores become masks; if None `annealed()`, or with couplings `sampled()`. (The others:
             `latent_scores()`, `edge_popup()`, `supermask()`.)
-        coupling: γ, the weight of the couplings within each neuron's fan-in, in units of the step; weights only. Masks are
-            then drawn, not averaged.
+        coupling: γ, the weight of the couplings within each neuron's fan-in, in units of the step; weights only, and a rule
+            that draws masks (`sampled()`, `latent_scores()`).
         augment: `(inputs, generator) -> inputs`, applied to each round's examples.
         checks: how often the ground state is judged; the best of them is the answer.
         held_in: examples it is judged on, drawn from `batches`.
         seed: the same seed gives the same ticket.
         report: called with every `Check`.
         state_file: where the search is saved at every check and on an interrupt.
-        resume: go on from `state_file`.
+        resume: go on from `state_file`, with the same network, examples and options.
 
     Returns:
         The mask.
 
     Raises:
         ValueError: for batches without labels, of one class, or not finite; a loss that is NaN at the start (rescale the
-            weights); a `keep` that leaves a layer without units; settings that do not fit; a state of another search.
+            weights); a `keep` or `price` that leaves a layer without units; settings that do not fit; another search's state.
+        FileNotFoundError: if there is no folder to save in, or no `state_file` to go on from.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
@@ -95,12 +97,13 @@ def find_ticket(
     """
     network = as_network(model, first_inputs(batches))
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    _check(budget, price, keep_from, passes, coupling, checks, held_in, resume, state_file)
+    rule = rule or (sampled() if coupling > 0 else annealed())
+    _check(budget, price, keep_from, passes, rule, coupling, checks, held_in, resume, state_file)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed, augment=augment)
     rounds = max(1, round(passes * len(draws.labels) / draws.size))
     search = Search(
         Switches(network, budget, loss),
-        rule or (sampled() if coupling > 0 else annealed()),
+        rule,
         draws,
         rounds,
         min(checks, rounds),
@@ -111,6 +114,8 @@ def find_ticket(
         seed,
     )
     path = None if state_file is None else Path(state_file)
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to save the search in.")
     progress = read_progress(search, path) if resume and path is not None else begin(search)
     progress = advance(search, progress, report=report or _logged, save_to=path)
     return Mask.of(network, unit, progress.best)
@@ -128,6 +133,7 @@ def _check(
     price: float | None,
     keep_from: float | None,
     passes: float,
+    rule: Rule,
     coupling: float,
     checks: int,
     held_in: int,
@@ -135,13 +141,15 @@ def _check(
     state_file: Any,
 ) -> None:
     """Refuse settings that do not fit."""
-    if not passes > 0:
+    if not 0 < passes < math.inf:
         raise ValueError(f"passes is {passes}; give how often every example is to be seen, above 0.")
+    if coupling > 0 and not rule.couples:
+        raise ValueError(f"The rule {rule.name!r} goes with no coupling; leave it out for the rule that does, sampled().")
     if checks < 1 or held_in < 1:
         raise ValueError(f"checks and held_in must be at least 1; they are {checks} and {held_in}.")
-    if coupling < 0 or (coupling > 0 and budget.unit != "weight"):
+    if not coupling >= 0 or (coupling > 0 and budget.unit != "weight"):
         raise ValueError(f'coupling is {coupling} for unit="{budget.unit}"; it is at least 0, and above 0 for weights only.')
-    if keep_from is not None and (price is not None or not 0 < keep_from <= 1):
-        raise ValueError(f"keep_from is {keep_from}; it is a share in (0, 1], and goes with keep, not with price.")
+    if keep_from is not None and (price is not None or not budget.total / budget.size <= keep_from <= 1):
+        raise ValueError(f"keep_from is {keep_from}; it is a share from that kept up to 1, and goes with keep, not with price.")
     if resume and state_file is None:
         raise ValueError("resume=True needs the state_file to go on from.")

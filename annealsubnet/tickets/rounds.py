@@ -5,12 +5,14 @@ search is checked: the ground state of the present scores is judged on held-in e
 check is compared with what the model predicted, and the best mask so far is remembered; it is the answer.
 """
 
+import hashlib
 import json
 import math
 import time
 import zipfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 from annealsubnet.tickets.coupled import Coupling, couple
 from annealsubnet.tickets.draws import Draws
 from annealsubnet.tickets.rules import PRICE_EVERY, Clock, Rule, State
-from annealsubnet.tickets.switches import Switches
+from annealsubnet.tickets.switches import Switches, empty_site, refuse_overflow
 from annealsubnet.tickets.thermal import ground_state, prices
 
 
@@ -32,7 +34,8 @@ class Check:
     Attributes:
         round: rounds done.
         seen: examples seen by rounds.
-        read: examples passed forward or backward for any purpose, checks included; once for each pass.
+        read: examples passed forward or backward for any purpose, checks included; once for each pass: a round takes two, a
+            check three (the ground state, and the model of its change forward and along it).
         seconds: wall time of the search so far.
         loss: mean loss of the rounds' own masks since the last check.
         held_in_loss, held_in_accuracy: of the ground state, on the held-in examples.
@@ -103,21 +106,34 @@ class Search:
         """Whether a check follows the `done`-th round."""
         return done == self.rounds or (done * self.checks) // self.rounds > ((done - 1) * self.checks) // self.rounds
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """What must agree for a saved state to go on."""
-        shapes = {name: list(shape) for name, shape in self.switches.shapes.items()}
-        coupling, rule = None if self.coupling is None else asdict(self.coupling), self.rule
+        """What must agree for a saved state to go on; of weights, examples and augmentation what tells them apart."""
+        switches, budget, draws, rule = self.switches, self.switches.budget, self.draws, self.rule
         return {
-            "rule": [rule.name, rule.step, rule.temperature, rule.cooling], "rounds": self.rounds, "seed": self.seed,
-            "examples": len(self.draws.labels), "batch_size": self.draws.size, "units": shapes, "price": self.price,
-            "kept": self.switches.budget.total, "keep_from": self.keep_from, "coupling": coupling, "checks": self.checks,
+            "weights": _digest(switches.network.params[path] for path in sorted(switches.network.params)),
+            "examples": _digest([draws.inputs, draws.labels]), "batch_size": draws.size, "held_in": self.held_in,
+            "augment": None if draws.augment is None else getattr(draws.augment, "__qualname__", repr(draws.augment)),
+            "units": {name: list(shape) for name, shape in switches.shapes.items()}, "unit": budget.unit, "scope": budget.scope,
+            "kept": budget.total, "counts": dict(budget.counts), "price": self.price, "keep_from": self.keep_from,
+            "loss": switches.loss.name, "rule": [rule.name, rule.step, rule.temperature, rule.cooling],
+            "coupling": None if self.coupling is None else asdict(self.coupling),
+            "rounds": self.rounds, "checks": self.checks, "seed": self.seed,
         }  # fmt: skip
 
 
-@dataclass
+def _digest(arrays: Iterable[Any]) -> str:
+    """Twelve hexadecimal digits that tell arrays apart."""
+    found = hashlib.blake2b(digest_size=6)
+    for array in map(np.asarray, arrays):
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far a search has come. (Changed by `advance`; a search itself never is.)"""
+    """How far a search has come: after a round, and after its check if one is due."""
 
     state: State
     done: int = 0
@@ -144,17 +160,17 @@ def begin(search: Search) -> Progress:
     state = {"scores": scores, "mean": zeros, "square": zeros}
     state["price"] = _price_step(search)(scores, clock)
     state["mask"] = search.rule.draw(state, clock, jax.random.fold_in(key, 1))
-    progress = Progress(state)
-    progress.last = _ground(search, state)
-    progress.last_loss, _ = search.switches.measure(progress.last, *search.draws.held_in(search.held_in))
-    progress.read = min(search.held_in, len(search.draws.labels))
-    if not math.isfinite(progress.last_loss):
-        raise ValueError(
-            f"The loss of the network under a random mask is {progress.last_loss}: its activations overflow; "
-            'rescale the weights, for instance by annealsubnet.tickets.initialize(model, "signed-constant", seed=0).'
-        )
-    progress.best, progress.best_loss = progress.last, progress.last_loss
-    return progress
+    mask = _ground(search, state)
+    held_in = search.draws.held_in(search.held_in)
+    loss, _ = search.switches.measure(mask, *held_in)
+    refuse_overflow(loss)
+    if missing := empty_site(mask):
+        raise ValueError(f"No unit of {missing!r} is kept at the start, so that none can prove itself; {_remedy(search)}.")
+    return Progress(state, read=len(held_in[1]), best=mask, best_loss=loss, last=mask, last_loss=loss)
+
+
+def _remedy(search: Search) -> str:
+    return "lower the price" if search.price is not None else 'keep more units, or as many of each layer: scope="layer"'
 
 
 def advance(
@@ -182,24 +198,26 @@ def advance(
             if search.price is None and progress.done % every == 0:
                 state["price"] = renew(state["scores"], clock)
             state["mask"] = draw(state, clock, key)
+            read = 2 * len(labels)
             if search.coupling is not None:
                 state = couple(search.switches, search.coupling, state, progress.state, clock, inputs, search.seed)
-            progress.state = state
-            progress.done += 1
-            progress.read += len(labels)
-            progress.running.append(loss)
-            if search.due(progress.done):
-                check = _checked(search, progress, clock, start)
-                report(check)
-                if save_to is not None:
-                    write_progress(search, progress, save_to)
+                read += min(search.coupling.examples, len(labels))
+            after = replace(
+                progress, state=state, done=progress.done + 1, read=progress.read + read, running=[*progress.running, loss]
+            )
+            if not search.due(after.done):
+                progress = after
+                continue
+            # One assignment for a round and its check: an interrupt leaves both done or neither.
+            progress = _checked(search, after, clock, start)
+            report(progress.log[-1])
+            if save_to is not None:
+                write_progress(search, progress, save_to)
     except KeyboardInterrupt:
-        progress.seconds = time.perf_counter() - start
         if save_to is not None:
-            write_progress(search, progress, save_to)
+            write_progress(search, replace(progress, seconds=time.perf_counter() - start), save_to)
         raise
-    progress.seconds = time.perf_counter() - start
-    return progress
+    return replace(progress, seconds=time.perf_counter() - start)
 
 
 def _round_step(search: Search) -> Callable[..., tuple[State, jax.Array]]:
@@ -252,31 +270,28 @@ def _ground(search: Search, state: State) -> dict[str, np.ndarray]:
     return ground_state(ranks, search.switches.budget, search.price)
 
 
-def _checked(search: Search, progress: Progress, clock: Clock, start: float) -> Check:
+def _checked(search: Search, progress: Progress, clock: Clock, start: float) -> Progress:
     """Judge the ground state, compare its change with the model's, and remember it if it is the best."""
-    switches, held_in = search.switches, search.draws.held_in(search.held_in)
-    mask = _ground(search, progress.state)
-    flips = sum(int(np.count_nonzero(mask[name] != progress.last[name])) for name in mask)
-    loss, accuracy = switches.measure(mask, *held_in)
-    linear, quadratic = switches.predict(progress.last, mask, *held_in)
-    progress.read += 2 * len(held_in[1])
     mean = float(np.mean([float(value) for value in progress.running]))
     if not math.isfinite(mean):
         raise ValueError(
             f"The loss became {mean} before round {progress.done}: lower step={search.rule.step}, or rescale the weights."
         )
-    accepted = loss < progress.best_loss
-    if accepted:
-        progress.best, progress.best_loss = mask, loss
-    progress.seconds = time.perf_counter() - start
-    actual = loss - progress.last_loss
+    switches, held_in = search.switches, search.draws.held_in(search.held_in)
+    mask = _ground(search, progress.state)
+    flips = sum(int(np.count_nonzero(mask[name] != progress.last[name])) for name in mask)
+    loss, accuracy = switches.measure(mask, *held_in)
+    linear, quadratic = switches.predict(progress.last, mask, *held_in)
+    accepted = loss < progress.best_loss and empty_site(mask) is None
+    read, seconds = progress.read + 3 * len(held_in[1]), time.perf_counter() - start
     check = Check(
-        progress.done, progress.done * search.draws.size, progress.read, progress.seconds, mean, loss, accuracy,
-        sum(int(array.sum()) for array in mask.values()), flips, float(clock.temperature), linear, quadratic, actual, accepted,
+        progress.done, progress.done * search.draws.size, read, seconds, mean, loss, accuracy,
+        sum(int(array.sum()) for array in mask.values()), flips, float(clock.temperature), linear, quadratic,
+        loss - progress.last_loss, accepted,
     )  # fmt: skip
-    progress.last, progress.last_loss, progress.running = mask, loss, []
-    progress.log.append(check)
-    return check
+    best = {"best": mask, "best_loss": loss} if accepted else {}
+    log = [*progress.log, check]
+    return replace(progress, seconds=seconds, read=read, last=mask, last_loss=loss, running=[], log=log, **best)
 
 
 def write_progress(search: Search, progress: Progress, path: Path) -> None:
@@ -304,16 +319,8 @@ def read_progress(search: Search, path: Path) -> Progress:
         ValueError: if the file is damaged, or its search had other settings (they are named).
         FileNotFoundError: if there is none.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no saved search {path}; leave resume out to start one.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            arrays = {name: file[name] for name in file.files if name != "header"}
-        settings, numbers = header["settings"], header["numbers"]
-        log = [Check(**check) for check in header["log"]]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no saved search, or a damaged one: {error}") from error
+    header, arrays = _read(path)
+    settings, numbers = header["settings"], header["numbers"]
     ours = json.loads(json.dumps(search.settings))
     different = sorted(name for name in ours if settings.get(name) != ours[name])
     if different:
@@ -327,5 +334,34 @@ def read_progress(search: Search, path: Path) -> Progress:
             found[part][name] = array
         else:
             state[part][name] = jnp.asarray(array)
+    missing = [part for part, values in {**state, **found}.items() if set(values) != set(search.switches.shapes)]
+    if missing:
+        raise ValueError(f"{path} is a damaged search: its {missing[0]} is not there for every layer.")
     # JAX's order of a dictionary is that of its keys; ours is that of the layers.
-    return Progress(state, best=found["best"], last=found["last"], running=header["running"], log=log, **numbers)
+    return Progress(state, best=found["best"], last=found["last"], running=header["running"], log=header["log"], **numbers)
+
+
+def read_log(path: Path) -> list[Check]:
+    """The checks of a saved search so far.
+
+    Raises:
+        ValueError: if the file is damaged.
+        FileNotFoundError: if there is none.
+    """
+    log: list[Check] = _read(path)[0]["log"]
+    return log
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no saved search {path}; leave resume out to start one.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            arrays = {name: file[name] for name in file.files if name != "header"}
+        header["log"] = [Check(**check) for check in header["log"]]
+        if not {"settings", "numbers", "running"} <= header.keys():
+            raise KeyError("settings, numbers or running")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no saved search, or a damaged one ({type(error).__name__}).") from error
+    return header, arrays

@@ -80,6 +80,10 @@ class Rule:
         update: `(state, gradient, clock) -> state` with new scores.
         draw: `(state, clock, key) -> mask`.
         rank: from scores to what the ground state keeps the largest of.
+        couples: whether masks are drawn from the Boltzmann distribution of scores − price, which couplings change.
+
+    Its functions are the module's own, or frozen dataclasses: rules made alike are equal, and what is compiled for one
+    serves the other.
     """
 
     name: str
@@ -89,7 +93,14 @@ class Rule:
     begin: Callable[[jax.Array, Mapping[str, tuple[int, ...]]], dict[str, jax.Array]]
     update: Callable[[State, Mapping[str, jax.Array], Clock], State]
     draw: Callable[[State, Clock, jax.Array], dict[str, jax.Array]]
-    rank: Callable[[jax.Array], jax.Array] = lambda scores: scores
+    rank: Callable[[jax.Array], jax.Array] = jnp.asarray
+    couples: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step < jnp.inf and 0 <= self.temperature < jnp.inf):
+            raise ValueError(
+                f"step is above 0 and temperature at least 0, both finite; they are {self.step} and {self.temperature}."
+            )
 
     def __repr__(self) -> str:
         return f"Rule({self.name!r}, step={self.step:g}, temperature={self.temperature:g})"
@@ -102,11 +113,7 @@ def annealed(*, step: float = 0.0005, temperature: float = 12.0) -> Rule:
         step: η at the start; scores start within ±0.01.
         temperature: at the start, in units of `step`; it falls by a square, as the step does.
     """
-
-    def draw(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
-        return expected(state["scores"], state["price"], clock.temperature)
-
-    return Rule("annealed", step, temperature, 2.0, _small, _by_layer, draw)
+    return Rule("annealed", step, temperature, 2.0, _small, _by_layer, _mean_field)
 
 
 def sampled(*, step: float = 0.0005, temperature: float = 1.0) -> Rule:
@@ -116,7 +123,7 @@ def sampled(*, step: float = 0.0005, temperature: float = 1.0) -> Rule:
         step: η at the start; scores start within ±0.01.
         temperature: at the start, in units of `step`, falling linearly; 0 takes the ground state in every round.
     """
-    return Rule("sampled", step, temperature, 1.0, _small, _by_layer, _boltzmann)
+    return Rule("sampled", step, temperature, 1.0, _small, _by_layer, _boltzmann, couples=True)
 
 
 def latent_scores(*, step: float = 0.0005) -> Rule:
@@ -125,7 +132,7 @@ def latent_scores(*, step: float = 0.0005) -> Rule:
     Args:
         step: Adam's learning rate at the start.
     """
-    return Rule("latent scores", step, 0.0, 1.0, _small, _adam, _boltzmann)
+    return Rule("latent scores", step, 0.0, 1.0, _small, _adam, _boltzmann, couples=True)
 
 
 def edge_popup(*, step: float = 0.4, momentum: float = 0.9, decay: float = 1e-4) -> Rule:
@@ -136,21 +143,7 @@ def edge_popup(*, step: float = 0.4, momentum: float = 0.9, decay: float = 1e-4)
         momentum: of SGD.
         decay: weight decay of the scores.
     """
-
-    def update(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
-        scores, speed = {}, {}
-        for name, old in state["scores"].items():
-            # The straight-through gradient is that of the gate; the absolute value passes it on with the score's sign.
-            slope = gradient[name] * jnp.sign(old) + decay * old
-            speed[name] = momentum * state["mean"][name] + slope
-            scores[name] = old - clock.step * speed[name]
-        return {**state, "scores": scores, "mean": speed}
-
-    def draw(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
-        ranks = {name: jnp.abs(scores) for name, scores in state["scores"].items()}
-        return {name: (rank > state["price"][name]).astype(jnp.float32) for name, rank in ranks.items()}
-
-    return Rule("edge-popup", step, 0.0, 1.0, _kaiming_uniform, update, draw, jnp.abs)
+    return Rule("edge-popup", step, 0.0, 1.0, _kaiming_uniform, _Momentum(momentum, decay), _largest_absolute, jnp.abs)
 
 
 def supermask(*, step: float = 0.1) -> Rule:
@@ -158,16 +151,7 @@ def supermask(*, step: float = 0.1) -> Rule:
 
     The expected count is left free, as in the paper, and starts at a half; the answer has the count asked for.
     """
-
-    def update(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
-        through = {name: gradient[name] * jax.nn.sigmoid(s) * jax.nn.sigmoid(-s) for name, s in state["scores"].items()}
-        return _adam(state, through, clock, limit=jnp.inf)
-
-    def draw(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
-        zero = {name: jnp.zeros(()) for name in state["scores"]}
-        return drawn(state["scores"], zero, jnp.ones(()), key)
-
-    return Rule("supermask", step, 0.0, 1.0, _small, update, draw)
+    return Rule("supermask", step, 0.0, 1.0, _small, _adam_through_sigmoid, _bernoulli)
 
 
 def _adam(state: State, gradient: Mapping[str, jax.Array], clock: Clock, *, limit: Any = 1.0) -> State:
@@ -183,6 +167,29 @@ def _adam(state: State, gradient: Mapping[str, jax.Array], clock: Clock, *, limi
     return {**state, "scores": scores, "mean": mean, "square": square}
 
 
+def _adam_through_sigmoid(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
+    """Adam on the scores s of gates σ(s)."""
+    through = {name: gradient[name] * jax.nn.sigmoid(s) * jax.nn.sigmoid(-s) for name, s in state["scores"].items()}
+    return _adam(state, through, clock, limit=jnp.inf)
+
+
+@dataclass(frozen=True)
+class _Momentum:
+    """SGD with momentum and weight decay on scores whose absolute values count."""
+
+    momentum: float
+    decay: float
+
+    def __call__(self, state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
+        scores, speed = {}, {}
+        for name, old in state["scores"].items():
+            # The straight-through gradient is that of the gate; the absolute value passes it on with the score's sign.
+            slope = gradient[name] * jnp.sign(old) + self.decay * old
+            speed[name] = self.momentum * state["mean"][name] + slope
+            scores[name] = old - clock.step * speed[name]
+        return {**state, "scores": scores, "mean": speed}
+
+
 def _by_layer(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:
     """A running mean of the gradient, in units of its root mean square over the layer."""
     scores, mean, square = {}, {}, {}
@@ -196,9 +203,26 @@ def _by_layer(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> 
     return {**state, "scores": scores, "mean": mean, "square": square}
 
 
+def _mean_field(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+    """The mean of the masks at this temperature."""
+    return expected(state["scores"], state["price"], clock.temperature)
+
+
 def _boltzmann(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
     """The next mask at this temperature."""
     return drawn(state["scores"], state["price"], clock.temperature, key)
+
+
+def _bernoulli(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+    """A mask with probabilities σ(s), whatever its count."""
+    zero = {name: jnp.zeros(()) for name in state["scores"]}
+    return drawn(state["scores"], zero, jnp.ones(()), key)
+
+
+def _largest_absolute(state: State, clock: Clock, key: jax.Array) -> dict[str, jax.Array]:
+    """The ground state of the scores' absolute values."""
+    ranks = {name: jnp.abs(scores) for name, scores in state["scores"].items()}
+    return {name: (rank > state["price"][name]).astype(jnp.float32) for name, rank in ranks.items()}
 
 
 def _small(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:

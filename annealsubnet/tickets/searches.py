@@ -29,7 +29,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
 from annealsubnet.tickets.draws import Draws, draws_of
-from annealsubnet.tickets.switches import Gates, Switches, as_gates
+from annealsubnet.tickets.switches import Gates, Switches, as_gates, empty_site, refuse_overflow
 
 Kept = dict[str, np.ndarray]
 _POPULATION, _TOURNAMENT, _NEWCOMERS, _MUTATION = 32, 2, 0.1, 0.01
@@ -113,7 +113,12 @@ def _search(
     network = as_network(model, first_inputs(batches))
     budget: Budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed)
-    return Mask.of(network, unit, search(Pool(Switches(network, budget, loss), draws, evaluations, seed)))
+    pool = Pool(Switches(network, budget, loss), draws, evaluations, seed)
+    kept = search(pool)
+    refuse_overflow(pool.loss(kept, 0))
+    if missing := empty_site(kept):
+        raise ValueError(f'The best mask found keeps no unit of {missing!r}; keep more units, or scope="layer".')
+    return Mask.of(network, unit, kept)
 
 
 def _best_of_random(pool: Pool) -> Kept:
@@ -172,6 +177,7 @@ def _greedy(pool: Pool) -> Kept:
     stiffness, left, number = None, pool.evaluations, 0
     while left >= 3:
         value, slopes = gradient(as_gates(kept), switches.network.params, *pool.draws.round(number))
+        refuse_overflow(float(value))
         slopes = {name: np.asarray(slope, np.float64) for name, slope in slopes.items()}
         if stiffness is None:
             # So few flips at the start that the gradient is right about them.

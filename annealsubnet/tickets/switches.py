@@ -94,3 +94,17 @@ class Switches:
 def as_gates(kept: Mapping[str, Any]) -> dict[str, jax.Array]:
     """A mask as float gates on the device."""
     return {name: jnp.asarray(array, jnp.float32) for name, array in kept.items()}
+
+
+def empty_site(kept: Mapping[str, np.ndarray]) -> str | None:
+    """A site of which no unit is kept, if there is one: what comes after it no longer depends on the inputs."""
+    return next((name for name, array in kept.items() if not array.any()), None)
+
+
+def refuse_overflow(loss: float) -> None:
+    """Refuse a network whose loss is not finite under a random mask."""
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"The loss of the network under a random mask is {loss}: its activations overflow; "
+            'rescale the weights, for instance by annealsubnet.tickets.initialize(model, "signed-constant", seed=0).'
+        )

@@ -12,8 +12,22 @@ from flax import nnx
 from annealsubnet import evaluate
 from annealsubnet.examples import load, named_network
 from annealsubnet.examples.architectures import CNN, MLP
+from annealsubnet.losses import smoothed_cross_entropy
 from annealsubnet.networks import as_network
-from annealsubnet.tickets import annealed, edge_popup, find_ticket, initialize, latent_scores, sampled, supermask
+from annealsubnet.tickets import (
+    annealed,
+    edge_popup,
+    find_ticket,
+    genetic,
+    greedy_exchanges,
+    initialize,
+    latent_scores,
+    random_masks,
+    sampled,
+    supermask,
+)
+from annealsubnet.tickets.rounds import read_log
+from annealsubnet.tickets.switches import Switches
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +117,78 @@ def test_a_resumed_search_gives_the_same_ticket(case, tmp_path):
         find_ticket(network, batches, state_file=path, resume=True, **options)
 
 
+@pytest.mark.parametrize("place", ["measure", "predict"])
+@pytest.mark.parametrize("which", [3, 5])
+def test_an_interrupt_within_a_check_loses_none(case, place, which, tmp_path, monkeypatch):
+    network, batches = case
+    options = {"passes": 2, "batch_size": 20, "seed": 3, "checks": 5, "state_file": tmp_path / "search.npz"}
+    logs = [], []
+    whole = find_ticket(network, batches, report=lambda check: logs[0].append(check.held_in_loss), **options)
+    original, calls = getattr(Switches, place), []
+
+    def interrupted(*values):
+        calls.append(values)
+        if len(calls) == which:
+            raise KeyboardInterrupt
+        return original(*values)
+
+    monkeypatch.setattr(Switches, place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        find_ticket(network, batches, **options)
+    monkeypatch.undo()
+    resumed = find_ticket(network, batches, resume=True, **options)
+    logs[1].extend(check.held_in_loss for check in read_log(options["state_file"]))
+    assert same(whole, resumed) and logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "other"),
+    [
+        ("keep", {"keep": {"fc1": 744, "fc2": 144}}), ("scope", {"scope": "network", "keep": 888}),
+        ("loss", {"loss": smoothed_cross_entropy(0.3)}), ("held_in", {"held_in": 7}),
+        ("augment", {"augment": lambda inputs, generator: inputs}), ("examples", {}), ("weights", {}),
+    ],
+)  # fmt: skip
+def test_a_search_is_gone_on_with_as_it_was_begun(case, setting, other, tmp_path):
+    network, batches = case
+    options = {"passes": 1, "batch_size": 20, "seed": 3, "checks": 2, "state_file": tmp_path / "search.npz"}
+    find_ticket(network, batches, **options)
+    if setting == "examples":
+        batches = [(inputs[::-1], labels) for inputs, labels in batches]
+    if setting == "weights":
+        network = network.replace(network.model.export({path: -value for path, value in network.params.items()}))
+    said = {"keep": "counts", "scope": "scope"}.get(setting, setting)
+    with pytest.raises(ValueError, match=rf"other settings: .*{said}"):
+        find_ticket(network, batches, resume=True, **{**options, **other})
+
+
+def test_rules_made_alike_are_equal_and_compiled_once(case):
+    network, batches = case
+    for make in (annealed, sampled, latent_scores, edge_popup, supermask):
+        assert make() == make() and make() != make(step=0.01)
+        find_ticket(network, batches, passes=0.1, batch_size=20, rule=make(), seed=0)
+        known = len(network.programs)
+        find_ticket(network, batches, passes=0.1, batch_size=20, rule=make(), seed=1)
+        assert len(network.programs) == known
+
+
+def test_no_layer_is_left_without_units(case):
+    network, batches = case
+    with pytest.raises(ValueError, match=r"No unit of 'fc1' is kept at the start, .* lower the price"):
+        find_ticket(network, batches, price=1.0, seed=0)
+    with pytest.raises(ValueError, match=r"No unit of 'fc\d' is kept at the start, .* keep more units"):
+        find_ticket(network, batches, keep=1, scope="network", seed=0)
+    with pytest.raises(ValueError, match="keeps no unit of"):
+        random_masks(network, batches, keep=1, scope="network", evaluations=3, seed=0)
+
+
 def test_checks_say_what_was_predicted_and_what_came(case):
     network, batches = case
     checks = []
     find_ticket(network, batches, passes=3, batch_size=20, checks=6, held_in=100, seed=0, report=checks.append)
     assert [check.round for check in checks] == [10, 20, 30, 40, 50, 60]
     assert all(check.seen == 20 * check.round for check in checks)
-    assert all(check.read == check.seen + 100 + 200 * (n + 1) for n, check in enumerate(checks))
+    assert all(check.read == 2 * check.seen + 100 + 300 * (n + 1) for n, check in enumerate(checks))
     losses = [check.held_in_loss for check in checks]
     np.testing.assert_allclose(np.diff(losses), [check.actual for check in checks][1:], rtol=1e-5, atol=1e-7)
     assert checks[0].predicted_linear < 0 and checks[0].actual < 0
@@ -125,9 +204,22 @@ def test_bad_input_is_refused_in_words(case):
     with pytest.raises(ValueError, match="leaves none"):
         find_ticket(network, batches, keep=1e-6, seed=0)
     huge = network.replace(network.model.export({path: value * 1e30 for path, value in network.params.items()}))
-    with pytest.raises(ValueError, match="rescale the weights"):
-        find_ticket(huge, batches, seed=0)
-    for wrong in ({"passes": 0}, {"checks": 0}, {"coupling": -1.0}, {"coupling": 1.0, "unit": "neuron"}, {"resume": True}):
+    for search in (find_ticket, random_masks, genetic, greedy_exchanges):
+        with pytest.raises(ValueError, match="rescale the weights"):
+            search(huge, batches, seed=0, **({} if search is find_ticket else {"evaluations": 3}))
+    with pytest.raises(ValueError, match="The loss became nan before round 1: lower step"):
+        find_ticket(network, batches, passes=0.1, augment=lambda inputs, generator: inputs * np.nan, checks=1, seed=0)
+    for wrong in (
+        {"passes": 0},
+        {"checks": 0},
+        {"coupling": -1.0},
+        {"coupling": 1.0, "unit": "neuron"},
+        {"resume": True},
+        {"coupling": np.nan},
+        {"coupling": 1.0, "rule": edge_popup()},
+        {"keep_from": 0.1},
+        {"passes": np.inf},
+    ):
         with pytest.raises(ValueError, match=r"; | needs "):
             find_ticket(network, batches, seed=0, **wrong)
 
