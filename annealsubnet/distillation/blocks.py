@@ -166,6 +166,24 @@ def follows(student: Network, params: Params, layer: Layer, copies: Copies, batc
     return bool(np.allclose(rows, wanted, rtol=1e-4, atol=1e-6 * np.abs(rows).max(initial=0.0)))
 
 
+def check_turns(student: Network, blocks: Iterable[Block], batches: Batches) -> None:
+    """Raise unless the last of two layers reads max(z, 0) of every neuron z of the first, on the first batch.
+
+    Raises:
+        ValueError: naming the layers of the first block where it reads something else.
+    """
+    for first, last in ((block.first, block.last) for block in blocks if block.first is not None):
+        _, records = student.run(student.params, first_inputs(batches)[:_CHECKED], record=(first.name, last.name))
+        wanted = np.maximum(np.asarray(records[first.name][1], np.float64).reshape(-1, first.outputs), 0.0)
+        read = np.asarray(last.patches(records[last.name][0])[:, 0], np.float64)
+        if read.shape != wanted.shape or not np.allclose(read, wanted, rtol=1e-4, atol=1e-6 * wanted.max(initial=0.0)):
+            raise ValueError(
+                f"Layers are annealed in turn with max(z, 0) between them, and {last.name!r} of the student reads something "
+                f"else of {first.name!r}: another nonlinearity, a normalization, pooling or a window of several positions. "
+                "Put a ReLU alone between them, or leave out alternation: paths need no ReLU."
+            )
+
+
 def measure_signs(student: Network, params: Params, layer: Layer, batches: Batches) -> Float[np.ndarray, "2 fan_in"]:
     """E[max(a, 0)²] and E[max(−a, 0)²] of each input of a layer."""
 

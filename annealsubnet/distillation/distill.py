@@ -14,7 +14,7 @@ import numpy as np
 
 from annealsubnet.batches import Batches, first_inputs, stream
 from annealsubnet.distillation.anneal import Schedule, anneal_sums
-from annealsubnet.distillation.blocks import CHUNK, Block, blocks_of, follows, measure_matching, measure_signs
+from annealsubnet.distillation.blocks import CHUNK, Block, blocks_of, check_turns, follows, measure_matching, measure_signs
 from annealsubnet.distillation.hidden import Hidden, improve_hidden
 from annealsubnet.distillation.paths import copies_of, drop_unread, lay_paths
 from annealsubnet.distillation.sums import Sums, sums_of
@@ -54,7 +54,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Alternation:
-    """How both layers of a block are annealed in turn, instead of laying paths.
+    """How both layers of a block are annealed in turn, instead of laying paths; between them stands a ReLU and nothing else.
 
     Attributes:
         fan_in: weights that each neuron of the first layer keeps.
@@ -92,7 +92,8 @@ def distill_ticket(
         kept_per_weight: at most so many of the student's weights stay for each of the teacher's, in every block; or by the
             teacher's layer. It may be above one.
         blocks: the student's layer, or its two layers, for each of the teacher's, where their order does not tell.
-        alternation: how the first of two layers is annealed too; if None its neurons copy one input each (see `paths`).
+        alternation: how the first of two layers is annealed too, with a ReLU alone between them; if None its neurons copy one
+            input each, whatever the nonlinearity (see `paths`).
         solve: chooses the weights of a last layer.
         seed: the same seed gives the same mask.
         report: called with the `Fit` of every block.
@@ -101,7 +102,8 @@ def distill_ticket(
         A mask of the student's weights.
 
     Raises:
-        ValueError: for layers that do not fit each other, a `kept_per_weight` that leaves a block nothing, or bad batches.
+        ValueError: for layers that do not fit each other, `alternation` of layers with anything but a ReLU between them, a
+            `kept_per_weight` that leaves a block nothing, or bad batches.
 
     Example:
         >>> from annealsubnet.distillation import draw_student
@@ -119,6 +121,8 @@ def distill_ticket(
     theirs, ours = as_network(teacher, example), as_network(student, example)
     laid = blocks_of(theirs, ours, blocks)
     allowed = _allowed(laid, kept_per_weight)
+    if alternation is not None:
+        check_turns(ours, laid, batches)
     params = dict(ours.params)
     kept: dict[str, np.ndarray] = {}
     for number, block in enumerate(laid):
@@ -236,8 +240,6 @@ def _vectors(
         rows.append(np.asarray(pair[0], np.float64))
         targets.append(np.asarray(pair[1], np.float64))
         found += len(rows[-1])
-        if len(rows[-1]) != len(targets[-1]):
-            raise ValueError(f"{block.first.name!r} and {block.last.name!r} differ in positions; let the first stride or pool.")
         if found >= most:
             break
     wanted = np.concatenate(targets)[:most] - block.last.bias_matrix(params)[0]
