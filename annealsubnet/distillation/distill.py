@@ -7,6 +7,8 @@ labels, no gradients, and no weight of the student is changed.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from numbers import Real
 from typing import Any, Protocol
 
 import jax
@@ -14,7 +16,17 @@ import numpy as np
 
 from annealsubnet.batches import Batches, first_inputs, stream
 from annealsubnet.distillation.anneal import Schedule, anneal_sums
-from annealsubnet.distillation.blocks import CHUNK, Block, blocks_of, check_turns, follows, measure_matching, measure_signs
+from annealsubnet.distillation.blocks import (
+    CHUNK,
+    Block,
+    blocks_of,
+    check_reads,
+    check_turns,
+    follows,
+    measure_matching,
+    measure_signs,
+    reads_of,
+)
 from annealsubnet.distillation.hidden import Hidden, improve_hidden
 from annealsubnet.distillation.paths import copies_of, drop_unread, lay_paths
 from annealsubnet.distillation.sums import Sums, sums_of
@@ -67,6 +79,12 @@ class Alternation:
     rounds: int = 3
     examples: int = 2000
     schedule: Schedule = _HIDDEN
+
+    def __post_init__(self) -> None:
+        for name, least in (("fan_in", 1), ("rounds", 0), ("examples", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} of Alternation must be a whole number of at least {least}; it is {value!r}.")
 
 
 def distill_ticket(
@@ -176,7 +194,7 @@ def _by_paths(
     error = float(sums.errors(state).sum() / max(sums.energy.sum(), 1e-30))
     if first is None or laid is None:
         return [(block.last, last)], error
-    return [(first, drop_unread(laid, last)), (block.last, last)], error
+    return [(first, drop_unread(laid, last, reads_of(student, block))), (block.last, last)], error
 
 
 def _by_turns(
@@ -219,7 +237,8 @@ def _by_turns(
         if Hidden(inputs, targets, weights, bias, outgoing * chosen).error(mask) > before:
             chosen = old
     error = Hidden(inputs, targets, weights, bias, outgoing * chosen).error(mask)
-    return [(first, drop_unread(mask, chosen)), (last, chosen)], error / max(float(np.square(targets).sum(1).mean()), 1e-30)
+    mask = drop_unread(mask, chosen, reads_of(student, block))
+    return [(first, mask), (last, chosen)], error / max(float(np.square(targets).sum(1).mean()), 1e-30)
 
 
 def _vectors(
@@ -242,8 +261,9 @@ def _vectors(
         found += len(rows[-1])
         if found >= most:
             break
-    wanted = np.concatenate(targets)[:most] - block.last.bias_matrix(params)[0]
-    return np.concatenate(rows)[:most], wanted
+    read = np.concatenate(rows)[:most]
+    check_reads(first, read)
+    return read, np.concatenate(targets)[:most] - block.last.bias_matrix(params)[0]
 
 
 def _matrix(layer: Layer, params: Params) -> np.ndarray:
@@ -257,7 +277,7 @@ def _allowed(blocks: Sequence[Block], kept_per_weight: float | Mapping[str, floa
     shares = dict(kept_per_weight) if isinstance(kept_per_weight, Mapping) else dict.fromkeys(names, kept_per_weight)
     if set(shares) != set(names):
         raise ValueError(f"kept_per_weight names {sorted(shares)}; the teacher's layers are {names}.")
-    bad = [name for name in names if not shares[name] > 0 or not np.isfinite(shares[name])]
+    bad = [name for name in names if not isinstance(shares[name], Real) or not 0 < shares[name] < inf]
     if bad:
-        raise ValueError(f"kept_per_weight of {bad[0]!r} is {shares[bad[0]]}; give a number above 0.")
+        raise ValueError(f"kept_per_weight of {bad[0]!r} is {shares[bad[0]]!r}; give a number above 0.")
     return {block.teacher.name: int(shares[block.teacher.name] * block.weights) for block in blocks}
