@@ -6,6 +6,7 @@ nonlinearity, so that the error is quadratic in its mask; it reads what the stud
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -53,10 +54,14 @@ def blocks_of(teacher: Network, student: Network, pairs: Mapping[str, str | Sequ
             running, one or two for each.
 
     Raises:
-        ValueError: for counts or shapes that do not fit, unknown layers, or grouped convolutions.
+        ValueError: for counts or shapes that do not fit, unknown layers, layers of the student that are taken twice or out of
+            order, or grouped convolutions.
     """
     if pairs is None:
         pairs = _in_order(teacher, student)
+    unknown = sorted(set(pairs) - set(teacher.layers))
+    if unknown:
+        raise ValueError(f"blocks names {unknown}, which the teacher does not have; its layers are {sorted(teacher.layers)}.")
     missing = sorted(set(teacher.layers) - set(pairs))
     if missing:
         raise ValueError(f"blocks leaves out the teacher's layers {missing}; name one or two of the student's for each.")
@@ -70,6 +75,7 @@ def blocks_of(teacher: Network, student: Network, pairs: Mapping[str, str | Sequ
                 f"blocks[{name!r}] is {pairs[name]!r}; it is one or two of the student's layers {sorted(student.layers)}."
             )
         blocks.append(Block(layer, student.layers[own[0]] if len(own) == 2 else None, student.layers[own[-1]]))
+    _check_order(student, blocks)
     _check_outputs(teacher, student, blocks)
     return tuple(blocks)
 
@@ -83,6 +89,17 @@ def _in_order(teacher: Network, student: Network) -> dict[str, Sequence[str]]:
         )
     each = len(theirs) // len(names)
     return {name: theirs[each * number : each * (number + 1)] for number, name in enumerate(names)}
+
+
+def _check_order(student: Network, blocks: Iterable[Block]) -> None:
+    """Each block is fitted to what the masked layers before it return, so none of those may be masked later, or again."""
+    taken = [layer.name for block in blocks for layer in (block.first, block.last) if layer is not None]
+    running = list(student.layers)
+    if any(running.index(one) >= running.index(next_one) for one, next_one in pairwise(taken)):
+        raise ValueError(
+            f"In the teacher's order, blocks takes the student's layers {taken}; take each once at most, in the order of "
+            f"running, {running}."
+        )
 
 
 def _check_outputs(teacher: Network, student: Network, blocks: Iterable[Block]) -> None:
@@ -155,6 +172,7 @@ def measure_matching(
     sums, _ = accumulate(lambda inputs: step(params, teacher.params, inputs), _inputs(batches))
     gram, cross, energy = (total / sums[3] for total in sums[:3])
     check_statistics(layer.name, gram, cross, energy)
+    check_reads(layer, gram)
     return Matching(gram, cross, energy)
 
 
@@ -162,8 +180,27 @@ def follows(student: Network, params: Params, layer: Layer, copies: Copies, batc
     """Whether the inputs of a layer are these copies, on the first batch."""
     _, records = student.run(params, first_inputs(batches)[:_CHECKED], record=(layer.name,))
     rows = np.asarray(layer.patches(records[layer.name][0])[:, 0], np.float64)
-    wanted = np.where(copies.leader_of >= 0, rows[:, copies.leaders[copies.leader_of]] * copies.ratio, 0.0)
+    busy, wanted = copies.leader_of >= 0, np.zeros_like(rows)
+    wanted[:, busy] = rows[:, copies.leaders[copies.leader_of[busy]]] * copies.ratio[busy]
     return bool(np.allclose(rows, wanted, rtol=1e-4, atol=1e-6 * np.abs(rows).max(initial=0.0)))
+
+
+def check_turns(student: Network, blocks: Iterable[Block], batches: Batches) -> None:
+    """Raise unless the last of two layers reads max(z, 0) of every neuron z of the first, on the first batch.
+
+    Raises:
+        ValueError: naming the layers of the first block where it reads something else.
+    """
+    for first, last in ((block.first, block.last) for block in blocks if block.first is not None):
+        _, records = student.run(student.params, first_inputs(batches)[:_CHECKED], record=(first.name, last.name))
+        wanted = np.maximum(np.asarray(records[first.name][1], np.float64).reshape(-1, first.outputs), 0.0)
+        read = np.asarray(last.patches(records[last.name][0])[:, 0], np.float64)
+        if read.shape != wanted.shape or not np.allclose(read, wanted, rtol=1e-4, atol=1e-6 * wanted.max(initial=0.0)):
+            raise ValueError(
+                f"Layers are annealed in turn with max(z, 0) between them, and {last.name!r} of the student reads something "
+                f"else of {first.name!r}: another nonlinearity, a normalization, pooling or a window of several positions. "
+                "Put a ReLU alone between them, or leave out alternation: paths need no ReLU."
+            )
 
 
 def measure_signs(student: Network, params: Params, layer: Layer, batches: Batches) -> Float[np.ndarray, "2 fan_in"]:
@@ -178,7 +215,34 @@ def measure_signs(student: Network, params: Params, layer: Layer, batches: Batch
 
     (total, vectors), _ = accumulate(lambda inputs: step(params, inputs), _inputs(batches))
     check_statistics(layer.name, total)
+    check_reads(layer, total)
     return np.asarray(total / vectors)
+
+
+def check_reads(layer: Layer, read: np.ndarray) -> None:
+    """Raise if a layer's inputs, or their moments, are all zero.
+
+    Raises:
+        ValueError: with the layer's name.
+    """
+    if not read.any():
+        raise ValueError(
+            f"Layer {layer.name!r} of the student reads nothing but zeros on these batches, and no choice of its weights makes "
+            "anything of them; give other batches, or keep more weights in the blocks before it."
+        )
+
+
+def reads_of(student: Network, block: Block) -> Int[np.ndarray, "fan_in"] | None:
+    """The neuron of the first layer behind each input of the last, −1 for none; None unless that is all that reads them.
+
+    One neuron may be behind several inputs, as in a window or where images are flattened. Where a normalization lies between,
+    every neuron is read through it by all.
+    """
+    assert block.first is not None
+    site = student.neurons.get(block.first.name)
+    if site is None or site.members != (block.first.name,) or set(site.consumers) != {block.last.name} or site.normalized_by:
+        return None
+    return site.consumers[block.last.name][0]
 
 
 def _inputs(batches: Batches) -> Iterable[tuple[np.ndarray]]:

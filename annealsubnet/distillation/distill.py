@@ -7,6 +7,8 @@ labels, no gradients, and no weight of the student is changed.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from numbers import Real
 from typing import Any, Protocol
 
 import jax
@@ -14,7 +16,17 @@ import numpy as np
 
 from annealsubnet.batches import Batches, first_inputs, stream
 from annealsubnet.distillation.anneal import Schedule, anneal_sums
-from annealsubnet.distillation.blocks import CHUNK, Block, blocks_of, follows, measure_matching, measure_signs
+from annealsubnet.distillation.blocks import (
+    CHUNK,
+    Block,
+    blocks_of,
+    check_reads,
+    check_turns,
+    follows,
+    measure_matching,
+    measure_signs,
+    reads_of,
+)
 from annealsubnet.distillation.hidden import Hidden, improve_hidden
 from annealsubnet.distillation.paths import copies_of, drop_unread, lay_paths
 from annealsubnet.distillation.sums import Sums, sums_of
@@ -54,7 +66,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Alternation:
-    """How both layers of a block are annealed in turn, instead of laying paths.
+    """How both layers of a block are annealed in turn, instead of laying paths; between them stands a ReLU and nothing else.
 
     Attributes:
         fan_in: weights that each neuron of the first layer keeps.
@@ -67,6 +79,12 @@ class Alternation:
     rounds: int = 3
     examples: int = 2000
     schedule: Schedule = _HIDDEN
+
+    def __post_init__(self) -> None:
+        for name, least in (("fan_in", 1), ("rounds", 0), ("examples", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} of Alternation must be a whole number of at least {least}; it is {value!r}.")
 
 
 def distill_ticket(
@@ -92,7 +110,8 @@ def distill_ticket(
         kept_per_weight: at most so many of the student's weights stay for each of the teacher's, in every block; or by the
             teacher's layer. It may be above one.
         blocks: the student's layer, or its two layers, for each of the teacher's, where their order does not tell.
-        alternation: how the first of two layers is annealed too; if None its neurons copy one input each (see `paths`).
+        alternation: how the first of two layers is annealed too, with a ReLU alone between them; if None its neurons copy one
+            input each, whatever the nonlinearity (see `paths`).
         solve: chooses the weights of a last layer.
         seed: the same seed gives the same mask.
         report: called with the `Fit` of every block.
@@ -101,7 +120,8 @@ def distill_ticket(
         A mask of the student's weights.
 
     Raises:
-        ValueError: for layers that do not fit each other, a `kept_per_weight` that leaves a block nothing, or bad batches.
+        ValueError: for layers that do not fit each other, `alternation` of layers with anything but a ReLU between them, a
+            `kept_per_weight` that leaves a block nothing, or bad batches.
 
     Example:
         >>> from annealsubnet.distillation import draw_student
@@ -119,6 +139,8 @@ def distill_ticket(
     theirs, ours = as_network(teacher, example), as_network(student, example)
     laid = blocks_of(theirs, ours, blocks)
     allowed = _allowed(laid, kept_per_weight)
+    if alternation is not None:
+        check_turns(ours, laid, batches)
     params = dict(ours.params)
     kept: dict[str, np.ndarray] = {}
     for number, block in enumerate(laid):
@@ -172,7 +194,7 @@ def _by_paths(
     error = float(sums.errors(state).sum() / max(sums.energy.sum(), 1e-30))
     if first is None or laid is None:
         return [(block.last, last)], error
-    return [(first, drop_unread(laid, last)), (block.last, last)], error
+    return [(first, drop_unread(laid, last, reads_of(student, block))), (block.last, last)], error
 
 
 def _by_turns(
@@ -215,7 +237,8 @@ def _by_turns(
         if Hidden(inputs, targets, weights, bias, outgoing * chosen).error(mask) > before:
             chosen = old
     error = Hidden(inputs, targets, weights, bias, outgoing * chosen).error(mask)
-    return [(first, drop_unread(mask, chosen)), (last, chosen)], error / max(float(np.square(targets).sum(1).mean()), 1e-30)
+    mask = drop_unread(mask, chosen, reads_of(student, block))
+    return [(first, mask), (last, chosen)], error / max(float(np.square(targets).sum(1).mean()), 1e-30)
 
 
 def _vectors(
@@ -236,12 +259,11 @@ def _vectors(
         rows.append(np.asarray(pair[0], np.float64))
         targets.append(np.asarray(pair[1], np.float64))
         found += len(rows[-1])
-        if len(rows[-1]) != len(targets[-1]):
-            raise ValueError(f"{block.first.name!r} and {block.last.name!r} differ in positions; let the first stride or pool.")
         if found >= most:
             break
-    wanted = np.concatenate(targets)[:most] - block.last.bias_matrix(params)[0]
-    return np.concatenate(rows)[:most], wanted
+    read = np.concatenate(rows)[:most]
+    check_reads(first, read)
+    return read, np.concatenate(targets)[:most] - block.last.bias_matrix(params)[0]
 
 
 def _matrix(layer: Layer, params: Params) -> np.ndarray:
@@ -255,7 +277,7 @@ def _allowed(blocks: Sequence[Block], kept_per_weight: float | Mapping[str, floa
     shares = dict(kept_per_weight) if isinstance(kept_per_weight, Mapping) else dict.fromkeys(names, kept_per_weight)
     if set(shares) != set(names):
         raise ValueError(f"kept_per_weight names {sorted(shares)}; the teacher's layers are {names}.")
-    bad = [name for name in names if not shares[name] > 0 or not np.isfinite(shares[name])]
+    bad = [name for name in names if not isinstance(shares[name], Real) or not 0 < shares[name] < inf]
     if bad:
-        raise ValueError(f"kept_per_weight of {bad[0]!r} is {shares[bad[0]]}; give a number above 0.")
+        raise ValueError(f"kept_per_weight of {bad[0]!r} is {shares[bad[0]]!r}; give a number above 0.")
     return {block.teacher.name: int(shares[block.teacher.name] * block.weights) for block in blocks}

@@ -12,7 +12,7 @@ References:
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from annealsubnet.distillation.sums import Copies
 
@@ -64,7 +64,19 @@ def copies_of(weights: Float[np.ndarray, "fan_in neurons"], mask: Bool[np.ndarra
 
 
 def drop_unread(
-    first: Bool[np.ndarray, "fan_in neurons"], last: Bool[np.ndarray, "neurons outputs"]
+    first: Bool[np.ndarray, "fan_in neurons"],
+    last: Bool[np.ndarray, "inputs outputs"],
+    reads: Int[np.ndarray, "inputs"] | None,
 ) -> Bool[np.ndarray, "fan_in neurons"]:
-    """The first layer's mask without the neurons that no kept weight of the last layer reads."""
-    return first & last.any(axis=1)
+    """The first layer's mask without the neurons that no kept weight of the last layer reads.
+
+    Args:
+        first: mask of the first layer.
+        last: mask of the last layer.
+        reads: the neuron behind each input of the last layer, −1 for none; None if others read them too, and all stay.
+    """
+    if reads is None:
+        return first
+    read = np.zeros(first.shape[1], bool)
+    read[reads[last.any(axis=1) & (reads >= 0)]] = True
+    return first & read

@@ -17,20 +17,30 @@ import numpy as np
 from annealsubnet.landscapes.landscape import Landscape, ring_windows
 
 LARGEST_BAG = 24
+"""Most variables whose settings one table lists, besides the one that is minimized over."""
 
 
 def solve_ring(landscape: Landscape) -> tuple[np.ndarray, float]:
     """A state of least energy of a landscape on a ring, and its energy.
 
     Raises:
-        ValueError: if the windows are not those of `ring_windows`, or hold more than half of the ring.
+        ValueError: if the windows are not those of `ring_windows`, hold more than half of the ring, or couple more than
+            `LARGEST_BAG` variables.
     """
     count, members = landscape.windows.shape
     neighbors = members - 1
-    if count != landscape.num_variables or (landscape.windows != ring_windows(count, neighbors)).any() or neighbors < 1:
+    if count != landscape.num_variables or (landscape.windows != ring_windows(count, neighbors)).any():
         raise ValueError("The windows are no ring of neighbors i, i+1, ..., i+K; use solve_tree.")
     if 2 * neighbors > count:
         raise ValueError(f"A ring of {count} with windows of {members} folds onto itself; use solve_tree.")
+    if 2 * neighbors > LARGEST_BAG:
+        raise ValueError(
+            f"A ring with windows of {members} is solved over its first {neighbors} and last {neighbors} variables at once; at "
+            f"most {LARGEST_BAG} fit the memory. Use anneal."
+        )
+    if not neighbors:  # each variable is alone
+        state = landscape.tables.argmin(axis=1).astype(np.int8)
+        return state, float(landscape.energy(state))
     states = 2**neighbors
     # best[first, last]: least energy of the windows so far, given the first K variables and the last K.
     best = np.full((states, states), np.inf)
@@ -76,7 +86,7 @@ def solve_tree(landscape: Landscape) -> tuple[np.ndarray, float]:
     """A state of least energy of any landscape, and its energy, by eliminating variables in a min-fill order.
 
     Raises:
-        ValueError: if a bag would hold more than 24 other variables.
+        ValueError: if a bag would hold more than `LARGEST_BAG` other variables.
     """
     order, width = elimination_order(landscape.windows.tolist(), landscape.num_variables)
     if width > LARGEST_BAG:

@@ -19,6 +19,7 @@ import numpy as np
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.landscapes.landscape import Landscape, mobius, zeta
 from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, as_network
 from annealsubnet.statistics.passes import labeled_for
 
@@ -29,10 +30,10 @@ _LANES = 256
 def measure_landscape(
     model: Any,
     batches: Batches,
-    windows: np.ndarray,
+    windows: Any,
     *,
     site: str,
-    mask: Mapping[str, Any] | None = None,
+    mask: Mask | Mapping[str, Any] | None = None,
     loss: Loss = cross_entropy,
 ) -> Landscape:
     """The loss as a landscape over the neurons of one site.
@@ -40,27 +41,55 @@ def measure_landscape(
     Args:
         model: anything with layers; not changed.
         batches: of (inputs, labels); every setting is measured on all of them.
-        windows: `[windows, members]` neurons of the site.
+        windows: `[windows, members]` neurons of the site, whole numbers.
         site: whose neurons are the variables.
-        mask: where the other gates stand, by site; all open if None.
+        mask: where the gates stand: of neurons or heads, or arrays `[units]` by site; all open where it says nothing.
         loss: of one example.
 
     Returns:
         A landscape over x, the gates of the site; its energy at the mask is the loss there.
 
     Raises:
-        ValueError: for a site the network does not have, windows of other neurons, or bad batches.
+        ValueError: for a site the network does not have, a mask of weights or of other sizes, windows of another form or of
+            other neurons, or bad batches.
     """
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
     if site not in network.neurons:
         raise ValueError(f"The network has no neurons at {site!r}; it has them at {sorted(network.neurons)}.")
     size = network.neurons[site].size
-    gates = {name: jnp.asarray(np.asarray(kept), jnp.float32) for name, kept in (mask or {}).items()}
+    gates = _gates(network, {} if mask is None else mask)
     base = np.asarray(gates.pop(site, np.ones(size)), np.float64) > 0.5
-    if np.min(windows) < 0 or np.max(windows) >= size:
-        raise ValueError(f"Windows name neurons {np.min(windows)} to {np.max(windows)}; {site!r} has {size}.")
+    windows = _checked_windows(windows, site, size)
     tables = measured_tables(network, batches, windows, base, gates, site=site, loss=loss)
     return averaged(windows, tables, base)
+
+
+def _gates(network: Network, mask: Mask | Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The gates of a mask by site, checked."""
+    if isinstance(mask, Mask) and mask.unit == "weight":
+        raise ValueError(f"mask is {mask}; gates are of neurons or heads. Apply it to the model, and give that.")
+    sites, kept = {**network.heads, **network.neurons}, mask.kept if isinstance(mask, Mask) else mask
+    unknown = sorted(set(kept) - set(sites))
+    if unknown:
+        raise ValueError(f"mask names {unknown}, where the network has no gates; it has them at {sorted(sites)}.")
+    for name, gates in kept.items():
+        shape, own = np.shape(gates), sites[name]
+        if shape != (own.size,):
+            raise ValueError(f"mask[{name!r}] has shape {shape}; {name!r} has {own.size} {own.kind}s.")
+    return {name: jnp.asarray(np.asarray(gates), jnp.float32) for name, gates in kept.items()}
+
+
+def _checked_windows(windows: Any, site: str, size: int) -> np.ndarray:
+    """The windows as an array, if they are of neurons of the site."""
+    windows = np.asarray(windows)
+    if windows.ndim != 2 or not windows.size or windows.dtype.kind not in "iu":
+        raise ValueError(
+            f"Windows are {windows.dtype} of shape {windows.shape}; give whole numbers [windows, members], at least one window "
+            "of one member, as ring_windows does."
+        )
+    if windows.min() < 0 or windows.max() >= size:
+        raise ValueError(f"Windows name neurons {windows.min()} to {windows.max()}; {site!r} has {size}.")
+    return windows
 
 
 def measured_tables(

@@ -38,8 +38,11 @@ def test_no_weight_of_the_right_sign_leaves_a_neuron_out():
 
 
 def test_neurons_that_nobody_reads_are_dropped():
-    first = np.ones((2, 2), bool)
-    assert drop_unread(first, np.array([[True, False], [False, False]])).tolist() == [[True, False], [True, False]]
+    first, last = np.ones((2, 2), bool), np.array([[True, False], [False, False], [False, False], [True, True]])
+    assert drop_unread(first, last[:2], np.arange(2)).tolist() == [[True, False], [True, False]]
+    assert drop_unread(first, last, np.array([0, 1, 0, 1])).all()  # a window of two positions
+    assert drop_unread(first, last, np.array([1, 0, 0, -1])).tolist() == [[False, True], [False, True]]
+    assert drop_unread(first, last[:2], None).all()
 
 
 def test_copies_are_proportional_to_their_leaders():

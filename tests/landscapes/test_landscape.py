@@ -16,6 +16,7 @@ from annealsubnet.landscapes import (
     walsh,
     zeta,
 )
+from annealsubnet.landscapes.exact import LARGEST_BAG
 
 
 def all_states(count):
@@ -36,7 +37,7 @@ def test_walsh_keeps_the_sum_of_squares():
     np.testing.assert_allclose((walsh(table) ** 2).sum(), (table**2).mean())
 
 
-@pytest.mark.parametrize(("count", "neighbors"), [(6, 1), (10, 3), (12, 4), (13, 6)])
+@pytest.mark.parametrize(("count", "neighbors"), [(1, 0), (7, 0), (6, 1), (10, 3), (12, 4), (13, 6)])
 def test_ring_and_tree_find_the_enumerated_optimum(count, neighbors):
     for seed in range(3):
         land = random_landscape(count, neighbors, seed=seed)
@@ -54,6 +55,13 @@ def test_tree_solves_windows_of_random_neighbors():
 def test_tree_and_ring_agree_where_nobody_can_enumerate():
     land = random_landscape(200, 5, seed=0)
     assert solve_tree(land)[1] == pytest.approx(solve_ring(land)[1])
+
+
+def test_a_ring_too_wide_for_the_memory_is_refused_as_its_tree_is():
+    land = random_landscape(LARGEST_BAG + 4, LARGEST_BAG // 2 + 1, seed=0)
+    for solve in (solve_ring, solve_tree):
+        with pytest.raises(ValueError, match=f"most {LARGEST_BAG} fit the memory. Use anneal"):
+            solve(land)
 
 
 def test_ring_width_is_twice_the_neighbors():

@@ -47,3 +47,48 @@ def test_bad_sites_and_windows_are_refused(case):
         measure_landscape(network, batches, ring_windows(8, 2), site="fc9")
     with pytest.raises(ValueError, match="has 8"):
         measure_landscape(network, batches, ring_windows(9, 2), site="fc1")
+
+
+def test_a_mask_and_its_arrays_by_site_are_the_same_gates_and_windows_may_be_lists():
+    inputs = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    batches = [(inputs, np.arange(20) % 3)]
+    network = as_network(MLP((5,), (8, 6, 3), rngs=nnx.Rngs(0)), inputs)
+    kept = {"fc1": np.arange(8) % 3 > 0, "fc2": np.arange(6) % 2 > 0}
+    windows = ring_windows(8, 1)
+    lands = [
+        measure_landscape(network, batches, windows, site="fc1", mask=Mask.of(network, "neuron", kept)),
+        measure_landscape(
+            network, batches, windows.tolist(), site="fc1", mask={name: list(gate) for name, gate in kept.items()}
+        ),
+    ]
+    assert (lands[0].tables == lands[1].tables).all() and (lands[0].windows == lands[1].windows).all()
+    wanted = evaluate(network, batches, Mask.of(network, "neuron", kept)).loss
+    assert lands[0].energy(kept["fc1"]) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        ({"fc1": np.zeros(5)}, r"mask\['fc1'\] has shape \(5,\); 'fc1' has 8 neurons"),
+        ({"fc1": np.zeros((2, 8))}, r"has shape \(2, 8\); 'fc1' has 8 neurons"),
+        ({"qq": np.zeros(8)}, r"mask names \['qq'\], where the network has no gates; it has them at \['fc1'\]"),
+    ],
+)
+def test_masks_of_other_sites_and_sizes_are_refused(case, mask, words):
+    network, batches = case
+    with pytest.raises(ValueError, match=words):
+        measure_landscape(network, batches, ring_windows(8, 2), site="fc1", mask=mask)
+
+
+def test_a_mask_of_weights_has_no_gates(case):
+    network, batches = case
+    mask = Mask.of(network, "weight", {"fc1": np.ones((5, 8), bool)})
+    with pytest.raises(ValueError, match="gates are of neurons or heads"):
+        measure_landscape(network, batches, ring_windows(8, 2), site="fc1", mask=mask)
+
+
+@pytest.mark.parametrize("windows", [[], np.zeros((0, 2), int), np.zeros((2, 0), int), np.arange(8), np.zeros((1, 2)), [["a"]]])
+def test_windows_of_another_form_are_refused(case, windows):
+    network, batches = case
+    with pytest.raises(ValueError, match="give whole numbers \\[windows, members\\]"):
+        measure_landscape(network, batches, windows, site="fc1")
