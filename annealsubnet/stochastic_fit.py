@@ -32,8 +32,10 @@ import optax
 
 from annealsubnet.batches import stream
 from annealsubnet.fitting import Fit
+from annealsubnet.losses import Loss
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
+from annealsubnet.statistics.weight_distance import squared_distances
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,15 @@ def divergence(outputs: jax.Array | np.ndarray, target: jax.Array | np.ndarray, 
     """T² E KL(softmax(target / T) ‖ softmax(outputs / T)) of `[examples, classes]`."""
     wanted, found = jax.nn.log_softmax(target / temperature), jax.nn.log_softmax(outputs / temperature)
     return temperature**2 * (jnp.exp(wanted) * (wanted - found)).sum(1).mean()
+
+
+def output_distance(
+    outputs: jax.Array | np.ndarray, target: jax.Array | np.ndarray, loss: Loss, temperature: float = TEMPERATURE
+) -> jax.Array:
+    """How far outputs `[examples, outputs]` are from others: the divergence for losses of classes, else ½ E‖F^½ (f − f_0)‖²."""
+    if loss.of_classes:
+        return divergence(outputs, target, temperature)
+    return squared_distances(jnp.asarray(outputs), jnp.asarray(target), loss).mean()
 
 
 def fit_by_batches(
