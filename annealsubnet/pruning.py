@@ -261,8 +261,8 @@ class _Course:
     def _fitted(self, kept: dict[str, np.ndarray], params: Params, target: Params) -> Params:
         """Parameters fitted together, a small batch at a time."""
         mask = Mask.of(self.network, "weight", kept)
-        options: dict[str, Any] = {"params": params, "target_params": target, "examples": _FITTED_ON, "seed": self.seed}
-        return fit_by_batches(self.network, mask, self.batches, **options).params
+        options: dict[str, Any] = {"params": params, "target_params": target, "loss": self.loss, "seed": self.seed}
+        return fit_by_batches(self.network, mask, self.batches, examples=_FITTED_ON, **options).params
 
     def _polished(
         self, budget: Budget, kept: dict[str, np.ndarray], params: Params, target: Params
