@@ -3,8 +3,8 @@
 The curvature of the loss prices an error by position and by example as if errors were independent. In a convolutional network
 they are not: the error that pruning leaves in a channel has the same sign over many positions, and where these are averaged
 (the last block of a ResNet) it adds up. So each layer in turn gets its own refitted weights at the counts that it is about to
-get, and the divergence of the outputs that this causes (`annealsubnet.stochastic_fit`), divided by the layer's squared error,
-is its cost.
+get, and the distance of the outputs that this causes (`annealsubnet.stochastic_fit.output_distance`: the divergence for
+losses of classes), divided by the layer's squared error, is its cost.
 
 In ResNet20 with a tenth of all weights kept, curvature leaves .4 % to the last convolution, which alone costs a divergence of
 9.3, when a layer of the first stage costs .01 to .03 (docs/results.md).
@@ -19,12 +19,13 @@ import numpy as np
 
 from annealsubnet.allocation import allocate
 from annealsubnet.batches import stream
+from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 from annealsubnet.refitting import RIDGE, refit_layer
 from annealsubnet.selection import Importance
 from annealsubnet.solvers.select_refit import ErrorCurves
 from annealsubnet.statistics.moments import Regression
-from annealsubnet.stochastic_fit import divergence
+from annealsubnet.stochastic_fit import output_distance
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def divide(
     total: int,
     *,
     params: Params,
+    loss: Loss = cross_entropy,
 ) -> dict[str, np.ndarray]:
     """How many of `total` weights each neuron keeps: `[groups, outputs]` for each layer.
 
@@ -84,16 +86,19 @@ def divide(
         batches: inputs or (inputs, labels); labels are not read.
         curves: by layer.
         importance: what squared error in a layer's outputs costs, by curvature. Where there are convolutions it is only the
-            start, and the cost is measured twice.
+            start, and the cost is measured twice; it stands where no layer moves the outputs.
         total: number of weights.
         params: of the network.
+        loss: whose distance measures outputs.
     """
     counts = _divided(curves, importance, total)
     if all(network.layers[name].window is None for name in curves):
         return counts
     for _ in range(_ROUNDS):
-        costs = layer_costs(network, batches, curves, counts, params=params)
-        least = min((cost for cost in costs.values() if cost > 0), default=1.0)
+        costs = layer_costs(network, batches, curves, counts, params=params, loss=loss)
+        if not any(costs.values()):
+            return counts
+        least = min(cost for cost in costs.values() if cost > 0)
         importance = {name: np.full(counts[name].shape, costs[name] or least) for name in curves}
         counts = _divided(curves, importance, total)
     return counts
@@ -115,8 +120,9 @@ def layer_costs(
     counts: Mapping[str, np.ndarray],
     *,
     params: Params,
+    loss: Loss = cross_entropy,
 ) -> dict[str, float]:
-    """Divergence of the outputs for each unit of squared error in a layer's outputs, around what the layers are to keep.
+    """Distance of the outputs for each unit of squared error in a layer's outputs, around what the layers are to keep.
 
     Args:
         network: traced.
@@ -124,6 +130,7 @@ def layer_costs(
         curves: by layer.
         counts: by layer, `[groups, outputs]`, how many inputs each neuron is to keep.
         params: of the network.
+        loss: whose distance measures outputs.
 
     Returns:
         By layer; 0 for one that loses nothing.
@@ -136,7 +143,7 @@ def layer_costs(
             continue
         error = curves[name].error(counts[name])
         pruned = refit_layer(layer, curves[name].regression, curves[name].kept(counts[name]), params, ridge=RIDGE)
-        moved = float(divergence(_outputs(network)(pruned, inputs), target))
+        moved = float(output_distance(_outputs(network)(pruned, inputs), target, loss))
         costs[name] = moved / error if error > 0 else 0.0
     return costs
 

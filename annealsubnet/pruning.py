@@ -233,7 +233,9 @@ class _Course:
                 importance: Importance = {}
                 if self.curvature is None:
                     importance = importance_of(network, batches, params=trained.params, loss=self.loss)
-                walk = _Walk(network, batches, stage, importance, self.choice, seed, target, self.inputs, self.curvature)
+                walk = _Walk(
+                    network, batches, stage, importance, self.choice, self.loss, seed, target, self.inputs, self.curvature
+                )
                 kept, params = walk.run(trained.params, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
             if stage.unit == "weight" and self.polish and number + 1 == len(stages):
@@ -259,8 +261,8 @@ class _Course:
     def _fitted(self, kept: dict[str, np.ndarray], params: Params, target: Params) -> Params:
         """Parameters fitted together, a small batch at a time."""
         mask = Mask.of(self.network, "weight", kept)
-        options: dict[str, Any] = {"params": params, "target_params": target, "examples": _FITTED_ON, "seed": self.seed}
-        return fit_by_batches(self.network, mask, self.batches, **options).params
+        options: dict[str, Any] = {"params": params, "target_params": target, "loss": self.loss, "seed": self.seed}
+        return fit_by_batches(self.network, mask, self.batches, examples=_FITTED_ON, **options).params
 
     def _polished(
         self, budget: Budget, kept: dict[str, np.ndarray], params: Params, target: Params
@@ -290,6 +292,7 @@ class _Walk:
         budget: Budget,
         importance: Importance,
         choice: Choice,
+        loss: Loss,
         seed: int,
         target: Params,
         inputs: str,
@@ -297,7 +300,7 @@ class _Walk:
     ) -> None:
         self.network, self.batches, self.budget = network, batches, budget
         self.importance, self.choice, self.seed, self.target = importance, choice, seed, target
-        self.inputs, self.curvature = inputs, curvature
+        self.loss, self.inputs, self.curvature = loss, inputs, curvature
 
     def run(self, params: Params, *, progress: bool) -> tuple[dict[str, np.ndarray], Params]:
         """Masks of all sites, and parameters refitted on them."""
@@ -323,6 +326,7 @@ class _Walk:
             params=params,
             ridge=choice.ridge,
             curvature=self.curvature,
+            loss=self.loss,
         )
         deltas: Iterator[Deltas] = iter(())
         if self.curvature is not None:

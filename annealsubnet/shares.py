@@ -121,10 +121,12 @@ def weight_counts(
     params: Params,
     ridge: float = RIDGE,
     curvature: RowCurvature | None = None,
+    loss: Loss = cross_entropy,
 ) -> dict[str, np.ndarray]:
     """How many inputs each neuron keeps, `[groups, outputs]` for each selected layer, after a refit with this ridge.
 
-    With the curvature of rows all errors are in units of the loss, and the importance of layers is not read.
+    With the curvature of rows all errors are in units of the loss, and the importance of layers is not read; else layers of
+    convolutional networks are weighed by the distance that the loss gives (`annealsubnet.layer_costs`).
     """
     layers = {name: network.layers[name] for name in budget.selected}
     shapes = {name: (layer.groups, layer.outputs // layer.groups) for name, layer in layers.items()}
@@ -136,7 +138,7 @@ def weight_counts(
     if curvature is None:
         curves = {name: _weight_curves(regressions[name], longest[name], ridge) for name in layers}
         if budget.scope == "network":
-            return divide(network, batches, curves, importance, budget.total, params=params)
+            return divide(network, batches, curves, importance, budget.total, params=params, loss=loss)
         weighted = {name: curves[name].weighted(importance[name]) for name in layers}
     else:
         rows = own_row_regressions(network, batches, regressions, params=params, curvature=curvature)

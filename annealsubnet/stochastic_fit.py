@@ -7,7 +7,8 @@ examples passed once serve better: Adam on the divergence of outputs softened by
 
 over the kept weights, the biases, and scales and biases of normalizations (θ). To second order around the dense network's
 outputs f_0 that is ½ (f_θ − f_0)ᵀ F (f_θ − f_0) with F the Hessian of cross-entropy at outputs f_0 / T, the distance that the
-other fit minimizes; a temperature above 1 also holds what the dense network is sure of. No labels are read.
+other fit minimizes; a temperature above 1 also holds what the dense network is sure of. No labels are read. For a loss whose
+outputs are not classes it is that distance itself, ½ E‖F^½ (f_θ − f_0)‖², without a temperature.
 
 Large steps lead away from the dense outputs where these are near already, and small ones never arrive from afar. So some
 examples are held out, and of several learning rates the one whose fit ends nearest on those serves: first the middle one, then
@@ -32,8 +33,10 @@ import optax
 
 from annealsubnet.batches import stream
 from annealsubnet.fitting import Fit
+from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
+from annealsubnet.statistics.weight_distance import squared_distances
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,15 @@ def divergence(outputs: jax.Array | np.ndarray, target: jax.Array | np.ndarray, 
     return temperature**2 * (jnp.exp(wanted) * (wanted - found)).sum(1).mean()
 
 
+def output_distance(
+    outputs: jax.Array | np.ndarray, target: jax.Array | np.ndarray, loss: Loss, temperature: float = TEMPERATURE
+) -> jax.Array:
+    """How far outputs `[examples, outputs]` are from others: the divergence for losses of classes, else ½ E‖F^½ (f − f_0)‖²."""
+    if loss.of_classes:
+        return divergence(outputs, target, temperature)
+    return squared_distances(jnp.asarray(outputs), jnp.asarray(target), loss).mean()
+
+
 def fit_by_batches(
     network: Network,
     mask: Mask,
@@ -67,8 +79,9 @@ def fit_by_batches(
     batch_size: int = 32,
     learning_rate: float | Sequence[float] = _RATES,
     temperature: float = TEMPERATURE,
+    loss: Loss = cross_entropy,
 ) -> Fit:
-    """Adam on the divergence from the dense network; its rate rises for a tenth of the steps, then falls to zero by a cosine.
+    """Adam on the distance from the dense network; its rate rises for a tenth of the steps, then falls to zero by a cosine.
 
     Args:
         network: traced, with outputs `[batch, classes]`.
@@ -83,9 +96,10 @@ def fit_by_batches(
         batch_size: of them in a step.
         learning_rate: of Adam at its height; of several the one that ends nearest, as above.
         temperature: T.
+        loss: whose distance is lowered: the divergence for losses of classes.
 
     Returns:
-        Fit: its values are the divergence on the held-out examples; if it did not fall, where it started.
+        Fit: its values are the distance on the held-out examples; if it did not fall, where it started.
 
     Raises:
         ValueError: for bad batches, a mask for another model, or numbers that are not positive.
@@ -106,11 +120,12 @@ def fit_by_batches(
     targets = _outputs(network, dense, inputs, used, size=size)
     wanted = _outputs(network, dense, held, np.arange(len(held)), size=size)
     keeps = {path: jnp.asarray(keep, params[path].dtype) for path, keep in mask.keeps().items()}
-    step = _step_of(network, temperature)
+    step = _step_of(network, loss, temperature)
     first: Any = dict(mask.multiply(params))
 
     def measure(now: Params) -> float:
-        return float(divergence(_outputs(network, now, held, np.arange(len(held)), size=size), wanted, temperature))
+        found = _outputs(network, now, held, np.arange(len(held)), size=size)
+        return float(output_distance(found, wanted, loss, temperature))
 
     def walk(rate: float) -> tuple[Any, float]:
         now, state = first, _ADAM.init(first)
@@ -121,7 +136,7 @@ def fit_by_batches(
     start = measure(first)
     end, rate, found, tried = _nearest(walk, rates)
     logger.info(
-        "fit by batches: rate %g of %d, held-out divergence %.4g to %.4g, %d steps of %d examples",
+        "fit by batches: rate %g of %d, held-out distance %.4g to %.4g, %d steps of %d examples",
         rate, tried, start, end, steps, size,
     )  # fmt: skip
     passed = len(used) + order.size * tried + len(held) * (2 + tried)
@@ -180,13 +195,13 @@ def _outputs(network: Network, params: Params, inputs: np.ndarray, used: np.ndar
     return outputs
 
 
-def _step_of(network: Network, temperature: float) -> Callable[..., Any]:
+def _step_of(network: Network, loss: Loss, temperature: float) -> Callable[..., Any]:
     """One step of Adam: parameters and state."""
 
-    @network.jitted("fit by batches", temperature)
+    @network.jitted("fit by batches", loss, temperature)
     def step(now: Params, state: Any, keeps: Params, images: jax.Array, target: jax.Array, rate: jax.Array) -> Any:
         def moved(values: Params) -> jax.Array:
-            return divergence(network.apply(values, images), target, temperature)
+            return output_distance(network.apply(values, images), target, loss, temperature)
 
         def kept(tree: Params) -> Params:
             return {path: value * keeps[path] if path in keeps else value for path, value in tree.items()}

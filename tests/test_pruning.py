@@ -11,6 +11,7 @@ from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
 from flax import nnx
 
 from annealsubnet import Mask, prune, refit
+from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.refitting import refit_params
 
@@ -123,7 +124,6 @@ def test_neurons_before_the_last_layer_are_the_best_of_all_choices():
 
 def uniform_error(network, inputs):
     """The curvature-weighted error of the logits after the refit, by definition."""
-    from annealsubnet.losses import cross_entropy
     from annealsubnet.shares import importance_of
 
     weights = importance_of(network, [inputs], params=network.params, loss=cross_entropy)["out"][0]
@@ -251,7 +251,8 @@ def test_sparse_neighborhoods_serve_too(unit):
     assert found[1] < 2 * found[None] + 1e-3
 
 
-def test_where_passes_are_costly_the_kept_weights_are_fitted_by_small_batches(monkeypatch, caplog):
+@pytest.mark.parametrize("loss", [cross_entropy, squared_error], ids=repr)
+def test_where_passes_are_costly_the_kept_weights_are_fitted_by_small_batches(monkeypatch, caplog, loss):
     import annealsubnet.pruning as pruning
     from annealsubnet.statistics.weight_distance import distance_to
 
@@ -259,13 +260,31 @@ def test_where_passes_are_costly_the_kept_weights_are_fitted_by_small_batches(mo
     network = as_network(Network(), inputs)
     monkeypatch.setattr(pruning, "_MOST_WORK", 1.0)
     caplog.set_level("INFO", logger="annealsubnet.pruning")
-    options = {"keep": 0.5, "seed": 0, "effort": 0}
+    options = {"keep": 0.5, "seed": 0, "effort": 0, "loss": loss}
     mask, fitted = prune(network, [inputs], **options)
     assert "no exchanges over all layers" in caplog.text
     same, walked = prune(network, [inputs], polish=0, **options)
     assert all(np.array_equal(mask.kept[name], same.kept[name]) for name in mask.kept)
-    distance = [distance_to(network, [inputs], params=network.replace(found).params) for found in (walked, fitted)]
+    distance = [distance_to(network, [inputs], params=network.replace(found).params, loss=loss) for found in (walked, fitted)]
     assert distance[1] < distance[0]
+
+
+def test_a_single_output_is_fitted_by_small_batches_too(monkeypatch):
+    import annealsubnet.pruning as pruning
+
+    inputs = example(Network())
+    model = from_function(lambda values, x, tap: tap.dense("out", jnp.tanh(tap.dense("first", x))), _two_layers(outputs=1))
+    network = as_network(model, inputs)
+    monkeypatch.setattr(pruning, "_MOST_WORK", 1.0)
+    options = {"keep": 0.5, "seed": 0, "effort": 0, "loss": squared_error}
+    walked, fitted = (prune(network, [inputs], polish=polish, **options)[1] for polish in (0, 1))
+    assert distance(network, network.replace(fitted).params, inputs) < distance(network, network.replace(walked).params, inputs)
+
+
+def _two_layers(outputs):
+    rng = np.random.default_rng(0)
+    shapes = {"first": (6, 9), "out": (9, outputs)}
+    return {name: {"kernel": jnp.asarray(rng.normal(size=shape) / 3, jnp.float32)} for name, shape in shapes.items()}
 
 
 def test_layers_see_the_pruned_or_the_dense_network():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from annealsubnet import Mask
+from annealsubnet.losses import squared_error
 from annealsubnet.networks import as_network
 from annealsubnet.stochastic_fit import fit_by_batches
 from tests.models import Classifier
@@ -53,6 +54,20 @@ def test_of_several_rates_the_one_that_ends_nearest_serves(case, rates):
     several = fit_by_batches(network, mask, [inputs], learning_rate=rates, **options)
     one = fit_by_batches(network, mask, [inputs], learning_rate=3e-3, **options)
     assert several.value == one.value and several.examples > one.examples
+
+
+def test_squared_error_sees_what_all_outputs_have_in_common(case):
+    """The divergence does not: softmax leaves a common shift out."""
+    network, inputs, _ = case
+    whole = Mask.of(network, "weight", {name: np.ones(layer.shape, bool) for name, layer in network.layers.items()})
+    shifted = {**network.params, "out/bias": network.params["out/bias"] + 0.1}
+    options = {"params": shifted, "seed": 0, "examples": 3200}
+    assert fit_by_batches(network, whole, [inputs], **options).start == pytest.approx(0, abs=1e-5)
+    found = fit_by_batches(network, whole, [inputs], loss=squared_error, **options)
+    assert found.start == pytest.approx(0.5 * 3 * 0.1**2, rel=1e-3)
+    left = network.apply(found.params, inputs[9::10]) - network.apply(network.params, inputs[9::10])
+    assert found.value == pytest.approx(0.5 * float((left**2).sum(1).mean()), rel=1e-3)
+    assert found.value < 0.1 * found.start
 
 
 def test_a_fit_that_leads_away_is_not_taken(case):

@@ -70,7 +70,7 @@ def shared_counts(network: Network, batches: Iterable[Any], budget: Budget, loss
         shapes = {name: (layer.groups, layer.outputs // layer.groups) for name, layer in network.layers.items()}
         return {name: np.full(shapes[name], budget.counts[name]) for name in budget.selected}
     importance = importance_of(network, batches, params=network.params, loss=loss)
-    return weight_counts(network, batches, budget, importance, params=network.params)
+    return weight_counts(network, batches, budget, importance, params=network.params, loss=loss)
 
 
 def choose_by_layer(

@@ -144,6 +144,6 @@ def _traced_counts(
         ]
         curves[name] = LayerCurves(regression, tuple(found))
     if budget.scope == "network":
-        return divide(network, batches, curves, importance, budget.total, params=network.params)
+        return divide(network, batches, curves, importance, budget.total, params=network.params, loss=loss)
     weighted = {name: curves[name].weighted(importance[name]) for name in curves}
     return {name: allocate(weighted[name], budget.counts[name]).counts.reshape(importance[name].shape) for name in curves}
