@@ -150,11 +150,11 @@ class Ticket:
     unit: Annotated[Literal["weight", "neuron"], _word("weight|neuron")] = "weight"
     """What is kept or removed."""
 
-    weights: Literal["signed-constant", "kaiming-normal"] = "signed-constant"
-    """How the weights of a named network are drawn."""
+    weights: Annotated[Literal["signed-constant", "kaiming-normal"] | None, _word("signed-constant|kaiming-normal")] = None
+    """How the weights of a named network are drawn; signed-constant if not given."""
 
     rescale: bool = True
-    """Draw them wider, by one over the square root of the share kept."""
+    """Draw them wider, by one over the square root of the share kept of a neuron's inputs."""
 
     passes: Annotated[float | None, _word("NUMBER")] = None
     """How often every training example is seen; 100 for digits, else 20."""

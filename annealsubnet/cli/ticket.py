@@ -1,6 +1,7 @@
 """`annealsubnet ticket`: from the words of the command line to a mask of a random network.
 
-The folder holds mask.safetensors, checks.csv, ticket.png and config.json, and search.npz, from which `--resume` goes on.
+The folder holds mask.safetensors, checks.csv, ticket.png and config.json, and search.npz, from which `--resume` goes on; after
+an interrupt checks.csv, ticket.png and search.npz.
 """
 
 import csv
@@ -9,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from annealsubnet.cli.refusals import Refusal
 from annealsubnet.cli.subjects import BATCH, own_subject
 from annealsubnet.report import provenance
 from annealsubnet.report.folder import FORMAT
-from annealsubnet.tickets.rounds import Check
+from annealsubnet.tickets.rounds import Check, read_log
 
 DEFAULT_FOLDER = Path("annealsubnet-ticket")
 PASSES = {"digits": 100, "mnist": 20, "cifar10": 20}
@@ -65,11 +66,9 @@ def ticket(options: Ticket, *, check_interrupt: Callable[[], None] = lambda: Non
     lottery = lottery_of(options, keep)
     output.print(f"\nA ticket of {lottery.network} for {lottery.data}; no weight is trained.\n")
     output.print(HEADER)
-    checks: list[Check] = []
 
     def show(check: Check) -> None:
         check_interrupt()
-        checks.append(check)
         output.print(
             f"{check.round:8,} {check.seen:10,} {check.loss:8.4f} {check.held_in_loss:8.4f} {check.held_in_accuracy:9.2%} "
             f"{check.flips:8,} {check.predicted:+10.4f} {check.actual:+8.4f}"
@@ -78,15 +77,19 @@ def ticket(options: Ticket, *, check_interrupt: Callable[[], None] = lambda: Non
     folder.mkdir(parents=True, exist_ok=True)
     try:
         mask = find_ticket(
-            lottery.model, lottery.train, keep=keep, unit=options.unit, passes=options.passes or lottery.passes,
+            lottery.model, lottery.train, keep=keep, unit=options.unit,
+            passes=lottery.passes if options.passes is None else options.passes,
             checks=options.checks, seed=options.seed, report=show, state_file=folder / STATE, resume=options.resume,
         )  # fmt: skip
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nThe search so far is in {folder / STATE}; go on with --out {folder} --resume.\n")
+        if (folder / STATE).is_file():
+            _write_checks(folder)
+            sys.stderr.write(f"\nThe search so far is in {folder / STATE}; go on with --out {folder} --resume.\n")
         raise
     found = evaluate(lottery.model, lottery.test, mask)
     mask.save(folder / "mask.safetensors")
-    _write(folder, options, checks, found)
+    _write_checks(folder)
+    _write_config(folder, options, found)
     output.print(
         f"\n{found.accuracy:.2%} of {found.examples:,} test examples are classified correctly by {mask.kept_count:,} of "
         f"{mask.size:,} random {mask.unit}s. In {folder}: mask.safetensors, checks.csv, ticket.png, config.json. "
@@ -101,13 +104,18 @@ def lottery_of(options: Ticket, keep: report.Keep) -> Lottery:
         Refusal: The options don't go together.
         ValueError, OSError: There is no such network or data, or it can't be read.
     """
+    from annealsubnet.budgets import budget_of
     from annealsubnet.examples import load
     from annealsubnet.examples.ticket_networks import TICKET_DEFAULTS, ticket_network
+    from annealsubnet.networks import as_network
     from annealsubnet.tickets import initialize
+    from annealsubnet.tickets.initialize import kept_fan_in
 
     if options.network is not None and ":" in options.network:
-        if options.data is not None:
-            raise Refusal(f"{options.network} brings its own data; leave out --data.")
+        given = {"--data": options.data, "--weights": options.weights, "--examples": options.examples}
+        for word, value in given.items():
+            if value is not None:
+                raise Refusal(f"{options.network} brings its own data and its own weights; leave out {word}.")
         trial = own_subject(options.network, None).trial(options.seed)
         return Lottery(f"the network of {options.network}", "its own data", trial.model, trial.calibration, trial.test, 20)
     source = options.data or (ticket_network(options.network).data if options.network else "digits")
@@ -119,9 +127,9 @@ def lottery_of(options: Ticket, keep: report.Keep) -> Lottery:
     data = load(source, seed=options.seed)
     limit = None if options.examples is None else min(options.examples, len(data.train.labels))
     train = data.batches("train", BATCH, normalize=named.normalize, examples=limit)
-    share = 1.0 if not options.rescale or not isinstance(keep, float) else keep
-    example = named.normalize(data.train.inputs[:1])
-    model = initialize(named.build(seed=options.seed), options.weights, keep=share, example=example, seed=options.seed)
+    network = as_network(named.build(seed=options.seed), named.normalize(data.train.inputs[:1]))
+    shares = kept_fan_in(network, budget_of(network, keep=keep, unit=options.unit, scope="layer")) if options.rescale else 1.0
+    model = initialize(network, options.weights or "signed-constant", keep=shares, seed=options.seed)
     test = data.batches("test", BATCH, normalize=named.normalize)
     return Lottery(f"a random {named.name}", source, model, train, test, PASSES.get(source, 20))
 
@@ -136,19 +144,18 @@ def _folder(options: Ticket) -> Path:
     return folder
 
 
-def _write(folder: Path, options: Ticket, checks: list[Check], found: Any) -> None:
-    """The log, its figure, and how it was made."""
-    path = folder / "checks.csv"
-    rows = [asdict(check) for check in checks]
-    fresh = not (options.resume and path.is_file())
-    if rows:
-        with path.open("w" if fresh else "a", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            if fresh:
-                writer.writeheader()
-            writer.writerows(rows)
-    with path.open() as file:
-        (folder / "ticket.png").write_bytes(_picture(list(csv.DictReader(file))))
+def _write_checks(folder: Path) -> None:
+    """The log of the search, from its beginning, and its figure."""
+    checks = read_log(folder / STATE)
+    with (folder / "checks.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Check)])
+        writer.writeheader()
+        writer.writerows(asdict(check) for check in checks)
+    (folder / "ticket.png").write_bytes(_picture(checks))
+
+
+def _write_config(folder: Path, options: Ticket, found: Any) -> None:
+    """How it was made."""
     config = {
         "format": FORMAT,
         "files": ["mask.safetensors", "checks.csv", "ticket.png", STATE],
@@ -161,14 +168,16 @@ def _write(folder: Path, options: Ticket, checks: list[Check], found: Any) -> No
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
 
 
-def _picture(rows: list[dict[str, str]]) -> bytes:
+def _picture(checks: list[Check]) -> bytes:
     """Losses against examples seen, and the predicted change of the loss against the actual one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from annealsubnet.report.figures import png
 
-    values = {name: [float(row[name]) for row in rows] for name in ("seen", "loss", "held_in_loss", "predicted", "actual")}
+    values = {
+        name: [getattr(check, name) for check in checks] for name in ("seen", "loss", "held_in_loss", "predicted", "actual")
+    }
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -177,7 +186,7 @@ def _picture(rows: list[dict[str, str]]) -> bytes:
     left.set(xlabel="examples seen", ylabel="loss")
     left.legend(fontsize=8)
     right.plot(values["actual"], values["predicted"], "o")
-    reach = [min(values["actual"] + [0.0]), max(values["actual"] + [0.0])]
+    reach = [min([0.0, *values["actual"]]), max([0.0, *values["actual"]])]
     right.plot(reach, reach, linewidth=0.8)
     right.set(xlabel="actual change of the loss", ylabel="predicted change")
     return png(figure)

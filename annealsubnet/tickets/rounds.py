@@ -289,9 +289,10 @@ def _checked(search: Search, progress: Progress, clock: Clock, start: float) -> 
         sum(int(array.sum()) for array in mask.values()), flips, float(clock.temperature), linear, quadratic,
         loss - progress.last_loss, accepted,
     )  # fmt: skip
-    best = {"best": mask, "best_loss": loss} if accepted else {}
+    if accepted:
+        progress = replace(progress, best=mask, best_loss=loss)
     log = [*progress.log, check]
-    return replace(progress, seconds=seconds, read=read, last=mask, last_loss=loss, running=[], log=log, **best)
+    return replace(progress, seconds=seconds, read=read, last=mask, last_loss=loss, running=[], log=log)
 
 
 def write_progress(search: Search, progress: Progress, path: Path) -> None:
