@@ -19,6 +19,7 @@ drawn from them.
 import argparse
 import csv
 import functools
+import io
 import json
 import os
 import platform
@@ -35,6 +36,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import numpy as np
 from annealer_comparisons import SECTIONS
+from rows import write_whole
 
 import annealsubnet
 
@@ -95,10 +97,11 @@ def compilation() -> list[dict[str, Any]]:
 def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     """All rows in one table."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, table.getvalue())
 
 
 def draw(path: Path, figure: Path) -> None:

@@ -16,7 +16,6 @@ Rows that are in the folder already are not measured again. Needs annealsubnet[l
 """
 
 import argparse
-import csv
 import json
 import resource
 import subprocess
@@ -31,43 +30,25 @@ from typing import Any
 
 import numpy as np
 from decompose_problems import GRAPHS, counted, lattice, real_problems, unseen_problems, with_price
+from rows import Rows, settle
 
 from annealsubnet.decompose import Limits, decompose, predict_chains, solve_by_parts
 from annealsubnet.decompose.summary import share_inside
 from annealsubnet.neighborhoods import strongest
 from annealsubnet.problems import Problem, sparsify
-from annealsubnet.report import provenance
 from annealsubnet.solvers import solve
 
 PART = 64
 Row = dict[str, Any]
 
 
-class Rows:
-    """Rows of one section, each written as soon as it is measured and never measured twice."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[Row] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
-
-    def measure(self, keys: Row, measure: Callable[[], Row]) -> Row:
-        """The row with these keys, measured now if it isn't there."""
-        for row in self.rows:
-            if all(row[key] == str(value) for key, value in keys.items()):
-                return row
-        row = {name: str(value) for name, value in (keys | measure()).items()}
-        self.rows.append(row)
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
-        return row
+def measured(rows: Rows, keys: Row, measure: Callable[[], Row]) -> None:
+    """Measure the row with these keys if it isn't there."""
+    if any(all(row[key] == str(value) for key, value in keys.items()) for row in rows.read()):
+        return
+    row = {name: str(value) for name, value in (keys | measure()).items()}
+    rows.append(row)
+    print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
 
 
 def metis_share(problem: Problem) -> tuple[float, int, float]:
@@ -110,8 +91,10 @@ def parts(rows: Rows, *, quick: bool) -> None:
     """Speed and quality of parts, in turns with the peers."""
     for graph, make in GRAPHS.items():
         for turn in range(1 if quick else 3):
-            rows.measure(
-                {"graph": graph, "turn": turn}, lambda make=make, turn=turn: measure_parts(make(10_000, turn), turn, quick)
+            measured(
+                rows,
+                {"graph": graph, "turn": turn},
+                lambda make=make, turn=turn: measure_parts(make(10_000, turn), turn, quick),
             )
 
 
@@ -143,7 +126,7 @@ def million(rows: Rows, *, quick: bool) -> None:
         command = [sys.executable, __file__, "--decompose", str(count)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    rows.measure({"variables": count}, measure)
+    measured(rows, {"variables": count}, measure)
 
 
 def decompose_here(count: int) -> Row:
@@ -188,7 +171,7 @@ def solutions(rows: Rows, *, quick: bool, seed: int) -> None:
     for name, problem in real_problems(2 if quick else 4, seed, quick=quick, large=True):
         for kind, form in (("count", counted), ("price", with_price)):
             keys = {"problem": name, "variables": problem.size, "kind": kind}
-            rows.measure(keys, partial(measure_solution, form(problem), seed, quick))
+            measured(rows, keys, partial(measure_solution, form(problem), seed, quick))
 
 
 def measure_solution(problem: Problem, seed: int, quick: bool) -> Row:
@@ -233,7 +216,7 @@ def chains(rows: Rows, *, quick: bool, seed: int, unseen: bool) -> None:
         degree, variables = int(rng.choice([4, 6, 8, 12, 1000])), int(rng.choice([16, 24, 32, 48, 64, 96]))
         limits = Limits(variables=min(variables, 40) if degree == 1000 else variables, topology=topology)
         keys = {"number": number, "topology": topology, "problem": name}
-        rows.measure(keys, partial(measure_chains, problem, degree, limits, targets[topology], number))
+        measured(rows, keys, partial(measure_chains, problem, degree, limits, targets[topology], number))
 
 
 def measure_chains(problem: Problem, degree: int, limits: Limits, target: Any, seed: int) -> Row:
@@ -267,10 +250,10 @@ def packing(rows: Rows, *, quick: bool, seed: int) -> None:
     size, graphs = 12 if quick else 24, chips(small=quick)
     for turn, topology in product(range(1 if quick else 2), graphs):
         keys = {"topology": topology, "turn": turn, "kind": f"K{size}"}
-        rows.measure(keys, partial(measure_cliques, graphs[topology](), turn + seed, size))
+        measured(rows, keys, partial(measure_cliques, graphs[topology](), turn + seed, size))
     for topology, make in graphs.items():
         keys = {"topology": topology, "turn": 0, "kind": "mixed"}
-        rows.measure(keys, partial(measure_mixed, make(), seed, quick))
+        measured(rows, keys, partial(measure_mixed, make(), seed, quick))
 
 
 def templates(rows: Rows, *, quick: bool, seed: int) -> None:
@@ -279,7 +262,7 @@ def templates(rows: Rows, *, quick: bool, seed: int) -> None:
 
     for topology, make in chips(small=quick).items():
         for size in TEMPLATES[:1] if quick else TEMPLATES:
-            rows.measure({"topology": topology, "variables": size}, partial(measure_template, make(), seed, size))
+            measured(rows, {"topology": topology, "variables": size}, partial(measure_template, make(), seed, size))
 
 
 def sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[Rows], None]]]:
@@ -308,15 +291,8 @@ def main() -> None:
     if options.decompose:
         print(json.dumps(decompose_here(options.decompose)))
         return
-    options.out.mkdir(parents=True, exist_ok=True)
     config = {"quick": options.quick, "seed": options.seed, "unseen": options.unseen, "part": PART}
-    config |= {"versions": provenance.versions(), "machine": provenance.machine()}
-    told = options.out / "config.json"
-    before = json.loads(told.read_text()) if told.exists() else config
-    for name in ("quick", "seed", "unseen"):
-        if before.get(name) != config[name]:
-            raise SystemExit(f"{options.out} holds rows of {name} {before.get(name)!r}; give these an --out of their own.")
-    told.write_text(json.dumps(config, indent=2) + "\n")
+    settle(options.out / "config.json", config)
     for name, run in sections(options):
         run(Rows(options.out / f"{name}.csv"))
     from decompose_figures import conclude

@@ -1,17 +1,13 @@
 """What the rows of the decomposer's benchmark say: the table on the terminal and the figure, from the files alone."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
+from rows import Rows
 
 
 def read(folder: Path, section: str) -> list[dict[str, str]]:
-    path = folder / f"{section}.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return Rows(folder / f"{section}.csv").read()
 
 
 def column(rows: list[dict[str, str]], name: str) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 from flax import nnx
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rows import Rows, markdown
+from rows import Rows, markdown, settle
 
 from annealsubnet import evaluate, examples
 from annealsubnet.distillation import Alternation, Fit, Schedule, Solve, Sums, anneal_sums, distill_ticket, draw_student
@@ -199,7 +199,8 @@ def main() -> None:
     if options.quick:
         options.kept, options.seeds, options.hidden, options.epochs, options.sweeps = [1.5], [0], 24, 40, 20
         options.examples = 1000
-    rows = Rows(options.out, ("section", "method", "kept", "seed"), vars(options))
+    settle(options.out / "config.json", vars(options), selecting=("sections", "kept", "seeds", "out"))
+    rows = Rows(options.out / "rows.csv", ("section", "method", "kept", "seed"))
     for section in options.sections:
         {"mnist": mnist, "hidden": hidden}[section](rows, options)
     text = table(rows.read())

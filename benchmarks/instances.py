@@ -32,6 +32,7 @@ import numpy as np
 from annealer import machine, write_rows
 from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
 from local_problems import local_problems
+from rows import Rows, settle
 
 from annealsubnet.solvers import Annealer
 from annealsubnet.solvers.running import default_num_threads
@@ -253,12 +254,13 @@ def main() -> None:
     instances = load(path)
     first = {name: instances[name][0] for name in ("bqp50.1", "G11")}
     instances = {name: instances[name] for name in chosen.instances or instances}
-    chosen.out.mkdir(parents=True, exist_ok=True)
+    schedule = {"num_sweeps": chosen.num_sweeps, "num_tabu_sweeps": chosen.num_tabu_sweeps}
+    settings = {"seed": chosen.seed, "bqp": schedule, "quick": chosen.quick, "seconds": chosen.seconds}
+    settle(chosen.out / "config.json", {**settings, "peers": machine()["versions"]}, selecting=("peers",))
     for bqm in first.values():
         Annealer().sample(bqm, num_reads=16, num_sweeps=2, num_tabu_sweeps=1, seed=0)
-    schedule = {"num_sweeps": chosen.num_sweeps, "num_tabu_sweeps": chosen.num_tabu_sweeps}
     results = chosen.out / "results.csv"
-    rows: list[Row] = list(csv.DictReader(results.read_text().splitlines())) if results.exists() else []
+    rows: list[Row] = list(Rows(results).read())
     if "bqp" in chosen.sections:
         for row in bqp(instances, rows[:], schedule=schedule, quick=chosen.quick, seed=chosen.seed):
             rows.append(row)
@@ -270,8 +272,6 @@ def main() -> None:
             rows += course
             write_rows(rows, results)
     print(summary(rows, seconds))
-    config = {"seed": chosen.seed, "bqp": schedule, "quick": chosen.quick, "seconds": chosen.seconds, **machine()}
-    (chosen.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     draw(results, chosen.out / "instances.png", seconds)
 
 

@@ -14,8 +14,6 @@
 """
 
 import argparse
-import csv
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +21,11 @@ from typing import Any
 
 import numpy as np
 from dwave.samplers import SimulatedAnnealingSampler
+from rows import Rows, settle
 
 from annealsubnet import Mask, evaluate, examples
 from annealsubnet.landscapes import Landscape, anneal, measure_landscape, random_landscape, ring_windows, solve_ring, solve_tree
 from annealsubnet.networks import as_network
-from annealsubnet.report import provenance
 from annealsubnet.tickets import initialize
 
 FIELDS = ("section", "instance", "method", "exact", "energy", "seconds")
@@ -174,25 +172,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("landscapes-results"))
     parser.add_argument("--quick", action="store_true", help="small instances on digits: seconds, for CI")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    config = {
-        "instances": options.instances, "size": options.size, "neighbors": options.neighbors, "quick": options.quick,
-        "versions": provenance.versions(), "machine": provenance.machine(),
-    }  # fmt: skip
-    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    path = options.out / "rows.csv"
-    if not path.exists():
-        path.write_text(",".join(FIELDS) + "\n")
-    with path.open() as file:
-        done = {(row["section"], row["instance"]) for row in csv.DictReader(file)}
+    settle(options.out / "config.json", vars(options), selecting=("instances", "out"))
+    rows = Rows(options.out / "rows.csv", FIELDS[:2])
     for moves in ("blocks", "flips"):  # compile before anything is timed
         anneal(random_landscape(8, 2, seed=0), moves=moves, num_reads=1, num_sweeps=1, seed=0)  # type: ignore[arg-type]
     for section, number, run in work(options):
-        if (section, str(number)) not in done:
-            with path.open("a", newline="") as file:
-                csv.writer(file).writerows([f"{section}", *row[1:]] for row in run())
-    with path.open() as file:
-        text = summary(list(csv.DictReader(file)))
+        if not rows.has(section, number):
+            rows.append(*(dict(zip(FIELDS, (section, *row[1:]), strict=True)) for row in run()))
+    text = summary(rows.read())
     (options.out / "table.md").write_text(text)
     print(text)
 

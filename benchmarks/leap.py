@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import settle, whole_lines, write_whole
 
 os.environ["DWAVE_CACHE_HOME"] = "off"
 
@@ -42,7 +43,6 @@ from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.running import Pace
 from annealsubnet.networks import as_network
 from annealsubnet.problems import Problem
-from annealsubnet.report import provenance
 from annealsubnet.testing import Faults, LoopbackLeap
 from annealsubnet.testing.faults import JOB_FAULTS, REQUEST_FAULTS
 
@@ -264,9 +264,9 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    settle(options.out / "config.json", vars(options), selecting=("sections", "seeds", "split", "out"))
     path = options.out / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() and not options.quick else []
+    rows = [json.loads(line) for line in whole_lines(path).splitlines()] if not options.quick else []
     done = {(row["section"], row["seed"], row["split"], row["route"]) for row in rows}
     pairs = [(section, route) for section in options.sections for route in ROUTES.get(section, ("",))]
     for section, route in pairs:
@@ -281,9 +281,7 @@ def main() -> None:
                     row = {"faults": faults, "kills": kills, "budget": budget}[section](options.quick, seed, Path(name))
             rows.append({**key, "answers": "classical", **row})
             print(", ".join(f"{name} {value}" for name, value in rows[-1].items() if value != ""), flush=True)
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"options": {key: str(value) for key, value in vars(options).items()}, "machine": provenance.machine()}
-    (options.out / "config.json").write_text(json.dumps({**config, "versions": provenance.versions()}, indent=1) + "\n")
+            write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
     write_table(rows, options.out / "rows.csv")
     check(rows)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from neurons import trial
-from rows import Rows, markdown
+from rows import Rows, markdown, settle
 
 from annealsubnet import Mask, Problem, evaluate, examples
 from annealsubnet.decompose import Shape, shape_of
@@ -142,7 +142,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.networks, options.seeds, options.keeps = ["digits-mlp"], [0], [0.5]
-    rows = Rows(options.out, KEY, {name: value for name, value in vars(options).items() if name != "out"})
+    settle(options.out / "config.json", vars(options), selecting=("networks", "keeps", "seeds", "quick", "out"))
+    rows = Rows(options.out / "rows.csv", KEY)
     for name in options.networks:
         for seed in options.seeds:
             measure(rows, name, options.keeps, seed, options.calibration)

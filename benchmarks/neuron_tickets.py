@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rows import Rows, markdown
+from rows import Rows, markdown, settle
 
 from annealsubnet import Mask, evaluate, examples, find_ticket
 from annealsubnet.distillation import distill_neurons
@@ -251,7 +251,8 @@ def main() -> None:
     if options.quick:
         options.widths, options.keeps, options.seeds, options.passes = ["128", "48-48"], [0.5], [0], 30.0
         options.examples, options.teacher = 1000, 32
-    rows = Rows(options.out, ("widths", "method", "keep", "seed"), vars(options))
+    settle(options.out / "config.json", vars(options), selecting=("widths", "keeps", "seeds", "out"))
+    rows = Rows(options.out / "rows.csv", ("widths", "method", "keep", "seed"))
     measure(rows, options)
     text = table(rows.read())
     (options.out / "table.md").write_text(text)

@@ -8,7 +8,6 @@ annealing itself. Differences are paired over seeds. Rows that are in the folder
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,9 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rows import settle
 
 from annealsubnet import baselines, examples, prune
-from annealsubnet.report import DENSE, Plan, Row, Trial, compare, provenance, read_rows, write_rows
+from annealsubnet.report import DENSE, Plan, Row, Trial, compare, read_rows, write_rows
 from annealsubnet.report.figures import accuracy_figure, png
 from annealsubnet.report.names import labels
 
@@ -94,10 +94,8 @@ def _cell(rows: list[Row], refit: bool, name: str, keep: float) -> str:
 
 def run(networks: list[str], seeds: list[int], keeps: tuple[float, ...], calibration: int, out: Path) -> None:
     """Measure what is missing, one file a network and seed; then draw everything."""
-    out.mkdir(parents=True, exist_ok=True)
     settings = {"networks": networks, "seeds": seeds, "keeps": keeps, "calibration": calibration, "epochs": EPOCHS}
-    config = {**settings, "versions": provenance.versions(), "machine": provenance.machine()}
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    settle(out / "config.json", settings, selecting=("networks", "seeds"))
     text = []
     for network in networks:
         rows: list[Row] = []

@@ -27,7 +27,6 @@ The rows hold the error summed over neurons relative to their summed energy. The
 """
 
 import argparse
-import csv
 import json
 import os
 import time
@@ -37,9 +36,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from rows import Rows, settle
 from threadpoolctl import threadpool_limits
 
-from annealsubnet.report import provenance
 from annealsubnet.selection import Choice, select_weights
 from annealsubnet.solvers import Annealer
 from annealsubnet.solvers.select_refit import error_curves, select_inputs
@@ -262,6 +261,8 @@ def run(
     named: tuple[str, ...] = (),
 ) -> None:
     """Measure the turns that the file of rows does not hold yet; then summarize."""
+    settings = {"sweeps": sweeps, "bqm_seeds": bqm_seeds, "seeds": seeds, "fractions": fractions, "layers": named}
+    settle(out / "config.json", settings, selecting=("seeds", "fractions", "layers"))
     threadpool_limits(1)
     layers = [digits_layer()]
     folder = os.environ.get("ANNEALSUBNET_DATA")
@@ -271,9 +272,8 @@ def run(
     if unknown:
         raise SystemExit(f"There is no layer {sorted(unknown)}; there are {[layer.name for layer in layers]}.")
     layers = [layer for layer in layers if not named or layer.name in named]
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "select_refit.csv"
-    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    file = Rows(out / "select_refit.csv")
+    rows = file.read()
     measure(layers[0], 0.05, [1], 1, with_bqm=bqm_seeds > 0)  # compiles
     for seed in range(seeds):
         for layer in layers:
@@ -282,12 +282,7 @@ def run(
                 if any((row["layer"], str(row["fraction"]), str(row["seed"])) == key for row in rows):
                     continue
                 new = measure(layer, fraction, list(sweeps), seed, with_bqm=seed < bqm_seeds)
-                is_new = not path.exists()
-                with path.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, fieldnames=list(new[0]))
-                    if is_new:
-                        writer.writeheader()
-                    writer.writerows(new)
+                file.append(*new)
                 rows += new
                 together = [row for row in rows if (row["layer"], str(row["fraction"])) == key[:2]]
                 print("\n".join(summarize(together)), flush=True)
@@ -295,9 +290,7 @@ def run(
     report = [f"optimal among all 6 of 20 inputs: {', '.join(f'{name} {share:.1%}' for name, share in optimal.items())}"]
     for name, fraction in dict.fromkeys((row["layer"], str(row["fraction"])) for row in rows):
         report += summarize([row for row in rows if (row["layer"], str(row["fraction"])) == (name, fraction)])
-    config = {"seeds": seeds, "fractions": fractions, "sweeps": sweeps}
-    about = {"config": config, "machine": provenance.machine(), "versions": provenance.versions(), "optimal": optimal}
-    (out / "select_refit.json").write_text(json.dumps(about, indent=2) + "\n")
+    (out / "optimal.json").write_text(json.dumps(optimal, indent=2) + "\n")
     (out / "select_refit.txt").write_text("\n".join(report) + "\n")
     print(report[0])
 

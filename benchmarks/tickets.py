@@ -11,8 +11,6 @@ Rows that are in the folder already are not measured again; differences are pair
 """
 
 import argparse
-import csv
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,12 +20,12 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rows import Rows, settle
 
 from annealsubnet import Mask, evaluate, examples, find_ticket
 from annealsubnet.examples.ticket_networks import ticket_network
 from annealsubnet.losses import cross_entropy, smoothed_cross_entropy
 from annealsubnet.networks import Network, as_network
-from annealsubnet.report import provenance
 from annealsubnet.tickets import (
     Check,
     Rule,
@@ -84,7 +82,7 @@ def shifted(inputs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def measure(options: argparse.Namespace, path: Path) -> None:
     """Append the rows that are missing."""
-    done = {tuple(row[name] for name in FIELDS[:9]) for row in read(path)}
+    rows = Rows(path, FIELDS[:9])
     traced: Network | None = None
     for seed in options.seeds:
         named = ticket_network(options.network)
@@ -101,12 +99,13 @@ def measure(options: argparse.Namespace, path: Path) -> None:
                         options.network, str(keep), str(options.shift), options.split, method, str(seed), str(passes),
                         str(options.batch_size), str(options.smoothing),
                     )  # fmt: skip
-                    if key in done:
+                    if rows.has(*key):
                         continue
                     start = time.process_time()
                     mask, cost = found_by(method, traced, train, keep, passes, options, seed)
                     seconds = time.process_time() - start
-                    append(path, (*key, *cost[:2], evaluate(traced, judge, mask).accuracy, cost[2], round(seconds, 2)))
+                    found = (*cost[:2], evaluate(traced, judge, mask).accuracy, cost[2], round(seconds, 2))
+                    rows.append(dict(zip(FIELDS, (*key, *found), strict=True)))
 
 
 def found_by(
@@ -130,24 +129,6 @@ def found_by(
         seed=seed, report=checks.append,
     )  # fmt: skip
     return mask, (checks[-1].seen, checks[-1].read, checks[-1].held_in_loss)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows so far."""
-    if not path.exists():
-        return []
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: tuple[object, ...]) -> None:
-    """Write one row."""
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(FIELDS)
-        writer.writerow(row)
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -223,12 +204,10 @@ def main() -> None:
         options.network, options.seeds, options.passes = "digits-mlp", [0], [3.0]
         options.methods = [*options.methods, *SEARCHES]
     options.steps = dict(options.steps)
-    options.out.mkdir(parents=True, exist_ok=True)
-    settings = {name: value for name, value in vars(options).items() if name not in ("out", "quick")}
-    config = {**settings, "versions": provenance.versions(), "machine": provenance.machine()}
-    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    columns = ("network", "keeps", "shift", "split", "methods", "seeds", "passes", "batch_size", "smoothing")
+    settle(options.out / "config.json", vars(options), selecting=(*columns, "quick", "out"))
     measure(options, options.out / "rows.csv")
-    rows = read(options.out / "rows.csv")
+    rows = Rows(options.out / "rows.csv").read()
     text = table(rows)
     (options.out / "table.md").write_text(text)
     figure(rows, options.out)

@@ -11,8 +11,6 @@ what d² numbers and the weights take.
 """
 
 import argparse
-import csv
-import json
 import resource
 import time
 from collections.abc import Callable
@@ -20,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import Rows, settle
 
 from annealsubnet.baselines.alps import alternate
 from annealsubnet.baselines.layerwise import Task
 from annealsubnet.baselines.sparsegpt import prune_in_order
 from annealsubnet.patterns import parse_pattern
-from annealsubnet.report import provenance
 from annealsubnet.solvers.select_refit import select_inputs
 
 LAYERS = ((768, 3072, 3072), (3072, 768, 768), (4096, 4096, 64))
@@ -74,11 +72,9 @@ def methods(gram: np.ndarray, weights: np.ndarray, pattern: str | None) -> dict[
 
 def run(out: Path, layers: tuple[tuple[int, int, int], ...] = LAYERS, names: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure what the file of rows does not hold yet."""
-    out.mkdir(parents=True, exist_ok=True)
-    about = {"layers": layers, "ridge": RIDGE, "machine": provenance.machine(), "versions": provenance.versions()}
-    (out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
-    path = out / "cost.csv"
-    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    settle(out / "config.json", {"layers": layers, "ridge": RIDGE}, selecting=("layers",))
+    file = Rows(out / "cost.csv")
+    rows: list[dict[str, Any]] = list(file.read())
     done = {(row["layer"], row["pattern"], row["method"]) for row in rows}
     for inputs, neurons, measured in layers:
         gram, weights = layer(inputs, measured)
@@ -105,12 +101,7 @@ def run(out: Path, layers: tuple[tuple[int, int, int], ...] = LAYERS, names: lis
                     "gram_mib": f"{inputs * inputs * 8 / 2**20:.0f}",
                     "weights_mib": f"{inputs * neurons * 8 / 2**20:.0f}",
                 }
-                is_new = not path.exists()
-                with path.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, fieldnames=list(row))
-                    if is_new:
-                        writer.writeheader()
-                    writer.writerow(row)
+                file.append(row)
                 rows.append(row)
                 print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     write_table(rows, out)

@@ -18,23 +18,20 @@ network alike.
 """
 
 import argparse
-import csv
-import io
-import json
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import weight_methods as methods
+from rows import Rows, settle
 from weight_tables import draw
 
 from annealsubnet import evaluate, examples
 from annealsubnet.networks import Network, as_network
-from annealsubnet.report import provenance
 
 SPARSITIES = {
     "mlpnet": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98),
@@ -181,55 +178,28 @@ def plan(
     return cells
 
 
-class Rows:
-    """The file of rows: what it holds is not measured again, and each row is on the disk before the next begins."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.names = [field.name for field in fields(Row)]
-        if not path.exists():
-            path.write_text(",".join(self.names) + "\n")
-        self.done = {row.key for row in read_rows(path)}
-
-    def add(self, row: Row) -> None:
-        """Append a row, whole or not at all."""
-        values = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in asdict(row).values()]
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values)
-        with self.path.open("a") as file:
-            file.write(line.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        self.done.add(row.key)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """All rows of a file; a last one that was cut off is left out."""
-    rows = []
-    with path.open(newline="") as file:
-        for line in csv.DictReader(file):
-            if None in line.values():
-                continue
-            rows.append(Row(**{field.name: field.type(line[field.name]) for field in fields(Row)}))
-    return rows
+def columns(row: Row) -> dict[str, str]:
+    """A row as it is written."""
+    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in asdict(row).items()}
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure what is missing."""
     rows = Rows(options.out / "rows.csv")
+    done = {row.key for row in rows.read_as(Row)}
     cases: dict[tuple[str, int], Case] = {}
     for seed in options.seeds:
         for section in options.sections:
             if section in ("local", "cost"):
                 continue
             for network, name, method, sparsity in plan(section, options.networks, options.methods, options.sparsities):
-                if (section, network, name, sparsity, seed, options.split) in rows.done:
+                if (section, network, name, sparsity, seed, options.split) in done:
                     continue
                 if (network, seed) not in cases:
                     cases = {(network, seed): case(network, seed, options.split, options.calibration)}
                 measure = staged if section.endswith("-gradual") else one_shot
                 row = measure(cases[network, seed], section, name, method, sparsity, seed, options.split)
-                rows.add(row)
+                rows.append(columns(row))
                 print(
                     f"{section} {network} {name} {sparsity} seed {seed}: own {100 * row.own:.2f} refitted "
                     f"{100 * row.refitted:.2f} %, {row.seconds:.0f} + {row.refit_seconds:.0f} s",
@@ -256,10 +226,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.sections, options.seeds, options.methods = ["digits"], [0], ["annealed", "magnitude", "obc", "chita"]
-    options.out.mkdir(parents=True, exist_ok=True)
-    config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    about = {"config": config, "machine": provenance.machine(), "versions": provenance.versions()}
-    (options.out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+    settle(options.out / "config.json", vars(options), selecting=set(vars(options)) - {"calibration"})
     if "local" in options.sections:
         import select_refit
 
@@ -269,7 +236,7 @@ def main() -> None:
 
         weight_cost.run(options.out / "cost")
     run(options)
-    print(draw([row for row in read_rows(options.out / "rows.csv") if row.split == options.split], options.out))
+    print(draw([row for row in Rows(options.out / "rows.csv").read_as(Row) if row.split == options.split], options.out))
 
 
 if __name__ == "__main__":

@@ -19,28 +19,26 @@ then been taken again, relative to those of the dense network on the same images
 
 `gradual`: in each of `--stages` a method chooses on those images, until after `--ramp` of them all is gone that has to go; what
 is left is trained on labels with Adam over `--trained-on` of the 16,000 images. The section's rows say how many gradients of
-single examples that took in all. Rows of other settings of these belong into another folder.
+single examples that took in all. Rows of other settings of these need another folder.
 """
 
 import argparse
-import csv
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import Rows, settle
 
 from annealsubnet import Mask, baselines, evaluate, examples, prune
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.refitting import refit_params
 from annealsubnet.renormalizing import renormalize_params
-from annealsubnet.report import provenance
 from annealsubnet.statistics.row_curvature import RowCurvature
 from annealsubnet.stochastic_fit import TEMPERATURE, divergence, fit_by_batches
 
@@ -201,22 +199,10 @@ def able(section: str) -> list[str]:
     return list(METHODS) if section != "gradual" else ["annealed", "descent", "magnitude", "obc"]
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All whole rows of a file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames and list(reader.fieldnames) != [field.name for field in fields(Row)]:
-            raise SystemExit(f"{path} has other columns than these rows, from another version; give another --out.")
-        lines = [line for line in reader if None not in line.values()]
-    return [Row(**{field.name: field.type(line[field.name]) for field in fields(Row)}) for line in lines]
-
-
 def run(options: argparse.Namespace) -> None:
     """Measure what is missing, a row at a time."""
-    path = options.out / "rows.csv"
-    done = {row.key for row in read_rows(path)}
+    rows = Rows(options.out / "rows.csv")
+    done = {row.key for row in rows.read_as(Row)}
     calibration, fitted_on = (200, 320) if options.quick else (options.calibration, FITTED_ON)
     course = Course(options.stages, options.ramp, 320 if options.quick else options.trained_on, options.learning_rate)
     given = quick_case() if options.quick else case(options.split)
@@ -231,7 +217,7 @@ def run(options: argparse.Namespace) -> None:
                     )
                     found = measure(given, name, sizes_of(section, sparsity), seed=seed, calibration=calibration)
                     row = Row(section, name, sparsity, seed, options.split, **found)
-                    append(path, row)
+                    rows.append(asdict(row))
                     print(
                         ", ".join(
                             f"{key} {value:.6g}" if isinstance(value, float) else f"{value}"
@@ -239,18 +225,6 @@ def run(options: argparse.Namespace) -> None:
                         ),
                         flush=True,
                     )
-
-
-def append(path: Path, row: Row) -> None:
-    """A row at the end of the file, on the disk before the next begins."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=[field.name for field in fields(Row)])
-        if is_new:
-            writer.writeheader()
-        writer.writerow(asdict(row))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def table(rows: list[Row]) -> str:
@@ -297,12 +271,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.sections, options.methods, options.sparsities = ["one-shot", "gradual"], ["descent", "magnitude"], [0.9]
-    options.out.mkdir(parents=True, exist_ok=True)
-    config = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    about = {"config": config, "machine": provenance.machine(), "versions": provenance.versions()}
-    (options.out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+    selecting = ("sections", "methods", "sparsities", "seeds", "split", "out")
+    settle(options.out / "config.json", vars(options), selecting=selecting)
     run(options)
-    text = table([row for row in read_rows(options.out / "rows.csv") if row.split == options.split])
+    text = table([row for row in Rows(options.out / "rows.csv").read_as(Row) if row.split == options.split])
     (options.out / "table.md").write_text(text)
     print(text)
 

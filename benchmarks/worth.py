@@ -19,8 +19,6 @@ target. Ratios are paired over targets, with a 95 % confidence interval from Stu
 """
 
 import argparse
-import csv
-import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -28,11 +26,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rows import Rows, settle
 from scipy.stats import t as student
 from worth_methods import METHODS, compile_all, priced
 from worth_models import Model, Teacher, across_layers, random_neurons, random_weights, teacher, trained_layer
-
-from annealsubnet.report import provenance
 
 FIELDS = ("task", "n", "target", "method", "budget", "error", "seconds")
 TASKS = ("one neuron", "layer", "scale", "weights", "trained layer", "across layers")
@@ -69,26 +66,20 @@ def models(task: str, sizes: list[int], target: int, seed: int, quick: bool) -> 
             yield task, n, random_neurons(source, n, outputs, seed + target, 1.0)
 
 
-def measure(chosen: str, options: argparse.Namespace, path: Path) -> None:
+def measure(chosen: str, options: argparse.Namespace, file: Rows) -> None:
     """Append the rows that are missing, target by target."""
-    done = set()
-    if path.exists():
-        with path.open() as file:
-            done = {(row["task"], row["n"], row["target"], row["budget"]) for row in csv.DictReader(file)}
-    else:
-        path.write_text(",".join(FIELDS) + "\n")
+    done = {tuple(row[name] for name in FIELDS[:5]) for row in file.read()}
     compile_all()
     for target in range(options.targets):
         for task, n, model in models(chosen, options.sizes, target, options.seed, options.quick):
-            budgets = [budget for budget in options.seconds if (task, str(n), str(target), str(budget)) not in done]
             rows = []
             for name in options.methods:
-                method = METHODS[name]
+                key = (task, str(n), str(target), name)
+                budgets = [budget for budget in options.seconds if (*key, str(budget)) not in done]
                 if budgets and n <= _SLOW.get(name, n):
-                    course = method(model, budgets, target)
-                    rows += [(task, n, target, name, *row) for row in _with(budgets, course)]
-            with path.open("a", newline="") as file:
-                csv.writer(file).writerows(rows)
+                    course = METHODS[name](model, budgets, target)
+                    rows += [dict(zip(FIELDS, (*key, *row), strict=True)) for row in _with(budgets, course)]
+            file.append(*rows)
 
 
 def _with(budgets: list[float], course: list[tuple[float, float]]) -> list[tuple[float, float, float]]:
@@ -99,13 +90,12 @@ def _with(budgets: list[float], course: list[tuple[float, float]]) -> list[tuple
 Table = dict[tuple[str, int, float], dict[str, dict[str, float]]]
 
 
-def table_of(path: Path) -> Table:
+def table_of(rows: list[dict[str, str]]) -> Table:
     """Errors by (task, n, budget), method and target."""
     found: Table = {}
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            key = (row["task"], int(row["n"]), float(row["budget"]))
-            found.setdefault(key, {}).setdefault(row["method"], {})[row["target"]] = float(row["error"])
+    for row in rows:
+        key = (row["task"], int(row["n"]), float(row["budget"]))
+        found.setdefault(key, {}).setdefault(row["method"], {})[row["target"]] = float(row["error"])
     return found
 
 
@@ -171,16 +161,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("worth-results"))
     parser.add_argument("--quick", action="store_true", help="small sizes of every task on digits: seconds, for CI")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     if options.quick:
         options.sizes, options.targets, options.seconds = [64, 128], 2, [0.01, 0.03]
-    config = {name: value for name, value in vars(options).items() if name != "out"}
-    config |= {"versions": provenance.versions(), "machine": provenance.machine()}
-    (options.out / f"config {options.task}.json").write_text(json.dumps(config, indent=2) + "\n")
-    path = options.out / "rows.csv"
+    selecting = ("task", "sizes", "targets", "seconds", "methods", "out")
+    rows = Rows(options.out / "rows.csv")
     for task in TASKS if options.quick else [options.task]:
-        measure(task, options, path)
-    table = table_of(path)
+        settle(options.out / f"config {task}.json", vars(options), selecting=selecting)
+        measure(task, options, rows)
+    table = table_of(rows.read())
     (options.out / "table.md").write_text(summary(table))
     figure(table, options.out / "worth.png")
     print(summary(table))

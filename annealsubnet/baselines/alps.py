@@ -34,7 +34,8 @@ def alps(
         W ← (H + ρ)⁻¹ (H Ŵ − V + ρ D),    D ← the k largest entries of W + V/ρ,    V ← V + ρ (W − D)
 
     with inputs scaled to H_ii = 1, and ρ growing the faster the more D's support still changes, until it no longer does. Then
-    conjugate gradients on the support refine the weights.
+    conjugate gradients on the support refine the weights. The k largest are of the whole layer; with scope "neuron" those of
+    each neuron, of which k is its own count.
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
@@ -73,7 +74,9 @@ def alternate(task: Task, *, ridge: float, penalty: float, max_iterations: int, 
 
 
 def _project(weights: np.ndarray, task: Task) -> np.ndarray:
-    """The largest entries: of each group of a pattern, else of the layer."""
+    """The largest entries: of each group of a pattern, of each neuron, or of the layer."""
     if task.pattern is not None:
         return keep_pattern(np.abs(weights)[None], task.pattern, 0)[0]
+    if task.by_neuron:
+        return splitting.largest_in_groups(task.num_kept, len(weights))(weights)
     return largest(np.abs(weights).ravel(), int(task.num_kept.sum())).reshape(weights.shape)

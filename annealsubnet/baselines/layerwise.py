@@ -34,14 +34,16 @@ class Task:
     Attributes:
         gram: H.
         weights: dense weights.
-        num_kept: how many each neuron keeps. Methods that choose over the whole layer keep their sum.
+        num_kept: how many each neuron keeps. Methods that choose over the whole layer keep their sum, unless `by_neuron`.
         pattern: that the weights keep, or None.
+        by_neuron: whether each neuron keeps exactly its own count (scope "neuron").
     """
 
     gram: Float[np.ndarray, "fan_in fan_in"]
     weights: Float[np.ndarray, "fan_in outputs"]
     num_kept: Int[np.ndarray, "outputs"]
     pattern: Pattern | None = None
+    by_neuron: bool = False
 
 
 Choice = tuple[Bool[np.ndarray, "fan_in outputs"], Float[np.ndarray, "fan_in outputs"]]
@@ -113,7 +115,8 @@ def choose_by_layer(
         layer = network.layers[name]
         moments = dense[name] if dense else input_moments(network, data, params=params, layers=[name])[name]
         weights = layer.matrix(np.asarray(network.params[layer.kernel], np.float64))
-        tasks = [Task(moments.gram[group], weights[group], number[group], form) for group in range(layer.groups)]
+        by_neuron = budget.scope == "neuron"
+        tasks = [Task(moments.gram[group], weights[group], number[group], form, by_neuron) for group in range(layer.groups)]
         stays, changed = (np.stack(parts) for parts in zip(*map(choose, tasks), strict=True))
         kept[name] = layer.from_matrix(stays)
         params = {**params, layer.kernel: jnp.asarray(layer.from_matrix(changed), params[layer.kernel].dtype)}

@@ -11,6 +11,7 @@ from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_la
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.solvers.splitting import largest_in_groups
 
 
 def sparsegpt(
@@ -30,8 +31,9 @@ def sparsegpt(
     """Go through the inputs in order; remove the weights with the smallest OBS error, and let the inputs after them adapt.
 
     With U the upper Cholesky factor of (H + ridge)⁻¹, removing w_j costs w_j² / U_jj² when only inputs from j on may change;
-    they change by −(w_j / U_jj) U_j,j:. The weights of `block` inputs are compared over all neurons when the pass reaches them,
-    those of an N:M group within each neuron.
+    they change by −(w_j / U_jj) U_j,j:. The weights of `block` inputs are compared over all neurons when the pass reaches them;
+    with scope "neuron", and in an N:M group, within each neuron. A block keeps its share of the count by its inputs, rounded so
+    that the blocks up to input i together keep the nearest whole number to count · i / fan-in, and all of them the count.
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
@@ -73,8 +75,12 @@ def prune_in_order(task: Task, *, block: int, ridge: float) -> Choice:
         last = min(first + block, inputs)
         if task.pattern is None:
             scores = (weights[first:last] / np.diag(factor)[first:last, None]) ** 2
-            count = round(share * last * outputs) - round(share * first * outputs)
-            kept[first:last] = largest(scores.ravel(), count).reshape(scores.shape)
+            if task.by_neuron:
+                until, before = (np.rint(task.num_kept * end / inputs).astype(int) for end in (last, first))
+                kept[first:last] = largest_in_groups(until - before, last - first)(scores)
+            else:
+                count = round(share * last * outputs) - round(share * first * outputs)
+                kept[first:last] = largest(scores.ravel(), count).reshape(scores.shape)
         errors = np.zeros((last - first, outputs))
         for j in range(first, last):
             if task.pattern is not None and j % task.pattern.inputs == 0:

@@ -17,11 +17,11 @@ from annealsubnet.solvers.splitting import conjugate_gradients
 PATTERNS = [None, "2:4"]
 
 
-def task(pattern=None, inputs=12, outputs=5, share=0.5, seed=0):
+def task(pattern=None, inputs=12, outputs=5, share=0.5, seed=0, by_neuron=False):
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(60, inputs)) @ rng.normal(size=(inputs, inputs))
     counts = np.full(outputs, round(share * inputs))
-    return Task(a.T @ a / 60, rng.normal(size=(inputs, outputs)), counts, pattern and parse_pattern(pattern))
+    return Task(a.T @ a / 60, rng.normal(size=(inputs, outputs)), counts, pattern and parse_pattern(pattern), by_neuron)
 
 
 def refitted(gram, target, kept):
@@ -44,11 +44,11 @@ def test_wanda_ranks_weights_times_norms_within_a_neuron():
     np.testing.assert_array_equal(weights, given.weights * kept)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(("pattern", "by_neuron"), [(None, False), (None, True), ("2:4", False)])
 @pytest.mark.parametrize("block", [4, 128])
-def test_sparsegpt_by_refits_over_the_inputs_that_are_left(pattern, block):
+def test_sparsegpt_by_refits_over_the_inputs_that_are_left(pattern, by_neuron, block):
     """Each removal is the optimum of the paper's problem: earlier inputs frozen, removed ones zero, later ones free."""
-    given = task(pattern)
+    given = task(pattern, by_neuron=by_neuron)
     kept, weights = prune_in_order(given, block=block, ridge=0.01)
     gram = damped(given.gram, 0.01)
     current, expected = given.weights.copy(), np.ones((12, 5), bool)
@@ -61,6 +61,8 @@ def test_sparsegpt_by_refits_over_the_inputs_that_are_left(pattern, block):
             if pattern:
                 ranks = np.argsort(np.argsort(scores, axis=0), axis=0)
                 expected[group] = ranks >= 2
+            elif by_neuron:
+                expected[group] = scores >= np.sort(scores, axis=0)[-(len(scores) // 2)]
             else:
                 expected[group] = scores >= np.sort(scores, axis=None)[-(scores.size // 2)]
         for n in range(5):
@@ -119,13 +121,15 @@ def test_alps_ends_at_the_refit_of_a_good_support(pattern):
     assert error(given.gram, given.weights, weights) < error(given.gram, given.weights, of_greedy)
 
 
-def test_alps_is_optimal_where_inputs_are_independent():
-    """With H diagonal the best support of a layer is that of the largest scaled weights, and the weights stay."""
+@pytest.mark.parametrize("by_neuron", [False, True])
+def test_alps_is_optimal_where_inputs_are_independent(by_neuron):
+    """With H diagonal the best support of a layer, or of a neuron, is that of the largest scaled weights, and these stay."""
     rng = np.random.default_rng(0)
-    given = Task(np.diag(rng.uniform(1, 4, 10)), rng.normal(size=(10, 3)), np.array([4, 4, 4]))
+    given = Task(np.diag(rng.uniform(1, 4, 10)), rng.normal(size=(10, 3)), np.array([2, 4, 6]), by_neuron=by_neuron)
     kept, weights = alternate(given, ridge=1e-9, penalty=0.1, max_iterations=300, refinement=10)
     scores = np.abs(given.weights) * np.sqrt(np.diag(given.gram))[:, None]
-    np.testing.assert_array_equal(kept, scores >= np.sort(scores, axis=None)[-12])
+    least = np.sort(scores, axis=0)[[-2, -4, -6], [0, 1, 2]] if by_neuron else np.sort(scores, axis=None)[-12]
+    np.testing.assert_array_equal(kept, scores >= least)
     np.testing.assert_allclose(weights, given.weights * kept, atol=1e-6)
 
 

@@ -58,6 +58,32 @@ def test_counts_are_exact_and_what_is_removed_is_zero(mlp, name):
     assert mask.kept["fc1"].all() and mask.kept_count == 7 + mask.kept["fc1"].size
 
 
+@pytest.mark.parametrize("example", ["mlp", "separable"])
+@pytest.mark.parametrize("name", [name for name in WEIGHTS if name not in ("surgeon", "zero-swaps")])
+def test_every_neuron_keeps_exactly_its_own_count(name, example):
+    """With scope "neuron"; the surgeon's exchanges, which know no neurons, refuse it."""
+    given = EXAMPLES[example]()
+    network, last = given.network("nnx"), list(given.network("nnx").layers)[-1]
+    for keep in (0.3, 0.5, {last: 3}):
+        budget = budget_of(network, keep=keep, unit="weight", scope="neuron")
+        mask, _ = ON_REQUEST[name](network, batches_of(given), keep=keep, scope="neuron", seed=0, **FAST.get(name, {}))
+        for site, count in budget.counts.items():
+            assert (network.layers[site].matrix(mask.kept[site]).sum(axis=1) == count).all()
+
+
+@pytest.mark.parametrize("block", [1, 3, 4, 128])
+def test_sparsegpt_keeps_every_neurons_count_whatever_the_block(mlp, block):
+    for count in range(1, 7):
+        mask, _ = ON_REQUEST["sparsegpt"](mlp.network("nnx"), batches_of(mlp), keep={"fc1": count}, scope="neuron", block=block)
+        assert (mask.kept["fc1"].sum(axis=0) == count).all()
+
+
+@pytest.mark.parametrize("name", ["surgeon", "zero-swaps"])
+def test_the_surgeon_knows_no_neurons(mlp, name):
+    with pytest.raises(ValueError, match="give scope='network' or 'layer'"):
+        ON_REQUEST[name](mlp.network("nnx"), batches_of(mlp), keep=0.5, scope="neuron", rows=10)
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_bad_requests_are_named(mlp, name):
     network, batches = mlp.network("nnx"), batches_of(mlp)
