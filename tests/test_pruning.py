@@ -306,3 +306,33 @@ def test_layers_see_the_pruned_or_the_dense_network():
     assert errors["pruned"] < errors["dense"]
     with pytest.raises(ValueError, match="inputs is 'both'"):
         prune(model, [inputs], keep=0.5, inputs="both", seed=0)
+
+
+class Half(nnx.Module):
+    """A convolution and two dense layers in one dtype."""
+
+    def __init__(self, dtype) -> None:
+        options = {"rngs": nnx.Rngs(0), "dtype": dtype, "param_dtype": dtype}
+        self.conv = nnx.Conv(2, 6, (3, 3), **options)
+        self.hidden = nnx.Linear(6, 8, **options)
+        self.out = nnx.Linear(8, 3, **options)
+
+    def __call__(self, inputs):
+        return self.out(nnx.relu(self.hidden(nnx.relu(self.conv(inputs)).mean((1, 2)))))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("most_work", [2e10, 0.0], ids=["polished", "fitted by batches"])
+def test_networks_of_half_floats_are_pruned_in_float32_and_come_back_as_they_were(dtype, most_work, monkeypatch):
+    import annealsubnet.pruning as pruning
+
+    monkeypatch.setattr(pruning, "_MOST_WORK", most_work)
+    inputs = np.random.default_rng(0).normal(size=(200, 5, 5, 2)).astype(np.float32)
+    model = Half(dtype)
+    mask, pruned = prune(model, [inputs], keep=0.4, effort=0, polish=1, seed=0)
+    state = [leaf[...] for leaf in jax.tree.leaves(nnx.state(pruned), is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))]
+    assert all(value.dtype == dtype and jnp.isfinite(value).all() for value in state)
+    outputs = [np.asarray(each(inputs), np.float32) for each in (model, pruned)]
+    dense, found = (each - each.mean(1, keepdims=True) for each in outputs)  # softmax leaves a common shift out
+    assert ((found - dense) ** 2).mean() < 0.3 * dense.var()
+    assert mask.kept_count == round(0.4 * mask.size)
