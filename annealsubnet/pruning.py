@@ -33,6 +33,7 @@ from annealsubnet.refitting import RIDGE, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
+from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import (
     Deltas,
     RowCurvature,
@@ -119,8 +120,8 @@ def prune(
         The mask; and a new model in the form that came in: an `nnx.Module`, Linen variables, or a parameter tree.
 
     Raises:
-        ValueError: for a `keep`, `scope`, layer or batch that does not fit, or weights or statistics that are not finite;
-            each says what was found and what to do.
+        ValueError: for a `keep`, `scope`, layer or batch that does not fit, outputs that are not one vector an example, or
+            weights or statistics that are not finite; each says what was found and what to do.
         TypeError: for a model of another kind, or an option that the sampler does not have.
 
     Example:
@@ -141,6 +142,7 @@ def prune(
         raise ValueError(f"rounds must be 1 or more and polish 0 or more, not {rounds} and {polish}.")
     if inputs not in ("pruned", "dense"):
         raise ValueError(f"inputs is {inputs!r}; give 'pruned' or 'dense'.")
+    num_outputs(network)  # raises for outputs that no loss takes
     form = None if pattern is None else parse_pattern(pattern)
     choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort, degree=degree, pattern=form)
     if form is not None and (rounds > 1 or sampler is not None or not refit):

@@ -22,6 +22,7 @@ from annealsubnet.solvers.select_refit import ErrorCurves, error_curves, unit_cu
 from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
+from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import RowCurvature, own_row_regressions
 
 _MOST_WORK = 2e10
@@ -99,7 +100,11 @@ def importance_of(network: Network, batches: Iterable[Any], *, params: Params, l
     The outputs of one layer count alike: weighing each by its own curvature, which rests on the few examples that the network
     is unsure of, chose no better neurons (CONTRIBUTING.md, "What was tried"). Where a pass back for every class is costly, the
     mean is estimated from one.
+
+    Raises:
+        ValueError: for outputs that are not one vector an example.
     """
+    num_outputs(network)
     work = operations(network) * sum(len(inputs) for inputs, _ in stream(batches))
     if work > _MOST_WORK:
         curvature = sketched_curvature(network, batches, seed=0, loss=loss, params=params)

@@ -1,5 +1,6 @@
 """prune: exact counts, the optimum where it can be enumerated, the user's own form, one sentence for every mistake."""
 
+from functools import partial
 from itertools import combinations
 
 import dimod
@@ -10,7 +11,7 @@ import pytest
 from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
 from flax import nnx
 
-from annealsubnet import Mask, prune, refit
+from annealsubnet import Mask, baselines, prune, refit, thin, weight_curves
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.refitting import refit_params
@@ -336,3 +337,33 @@ def test_networks_of_half_floats_are_pruned_in_float32_and_come_back_as_they_wer
     dense, found = (each - each.mean(1, keepdims=True) for each in outputs)  # softmax leaves a common shift out
     assert ((found - dense) ** 2).mean() < 0.3 * dense.var()
     assert mask.kept_count == round(0.4 * mask.size)
+
+
+class Images(nnx.Module):
+    """Two convolutions that return an image."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Conv(2, 6, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(6, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.second(nnx.relu(self.first(inputs)))
+
+
+def test_outputs_that_are_not_one_vector_are_refused_and_still_refitted():
+    model, inputs = Images(), np.random.default_rng(0).normal(size=(20, 6, 6, 2)).astype(np.float32)
+    words = r"returns \(6, 6, 4\) an example; the loss takes one vector"
+    for options in ({}, {"polish": 0}, {"scope": "neuron"}, {"unit": "neuron"}, {"refit": False}, {"curvature": False}):
+        with pytest.raises(ValueError, match=words):
+            prune(model, [inputs], keep=0.3, seed=0, **options)
+    for call in (
+        weight_curves,
+        partial(thin, keep=0.3, seed=0),
+        partial(baselines.obd, keep=0.3),
+        partial(baselines.obc, keep=0.3),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call(model, [inputs])
+    mask, _ = baselines.magnitude(model, [inputs], keep=0.5)
+    assert refit(model, mask, [inputs])(inputs).shape == (20, 6, 6, 4)
