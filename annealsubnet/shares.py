@@ -18,6 +18,7 @@ from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.solvers.select_refit import ErrorCurves, error_curves, unit_curve
 from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
@@ -70,11 +71,14 @@ def weight_curves(
 
     Args:
         model, batches, exclude, loss: as in `annealsubnet.prune`.
-        max_kept: how far curves are followed; to the end by default.
+        max_kept: how far curves are followed, at least 1; to the end by default.
 
     Raises:
-        ValueError: as `annealsubnet.prune`.
+        ValueError: as `annealsubnet.prune`, or for a `max_kept` below 1.
+        TypeError: for a `max_kept` that is no whole number.
     """
+    if max_kept is not None:
+        check_whole("max_kept", max_kept, 1)
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
     names = budget_of(network, keep=1.0, unit="weight", scope="layer", exclude=exclude).selected
     importance = importance_of(network, batches, params=network.params, loss=loss)
@@ -82,7 +86,7 @@ def weight_curves(
     times, errors, costs = positions(network), {}, {}
     for name in names:
         layer = network.layers[name]
-        longest = min(layer.fan_in, max_kept or layer.fan_in)
+        longest = layer.fan_in if max_kept is None else min(layer.fan_in, int(max_kept))
         curves = _weight_curves(self_regression(layer, moments[name], network.params), longest, RIDGE)
         errors[name] = curves.weighted(importance[name])
         place = 2 if layer.fan_in <= 2**16 else 4

@@ -1,6 +1,7 @@
 """prune: exact counts, the optimum where it can be enumerated, the user's own form, one sentence for every mistake."""
 
 from functools import partial
+from inspect import unwrap
 from itertools import combinations
 
 import dimod
@@ -367,3 +368,28 @@ def test_outputs_that_are_not_one_vector_are_refused_and_still_refitted():
             call(model, [inputs])
     mask, _ = baselines.magnitude(model, [inputs], keep=0.5)
     assert refit(model, mask, [inputs])(inputs).shape == (20, 6, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"refit": False, "rounds": 5}, ValueError, "rounds=5 .* give polish"),
+        ({"sampler_options": {"num_reads": 3}}, ValueError, r"options \['num_reads'\] are for a sampler"),
+        ({"sampler_options": {"num_reads": 3}, "refit": False}, ValueError, "are for a sampler"),
+        ({"sampler_options": {"num_reads": 3}, "unit": "neuron"}, ValueError, "are for a sampler"),
+        ({"sampler": "tabu"}, TypeError, "sampler is 'tabu'; give a dimod.Sampler"),
+        ({"polish": 1.5}, TypeError, "polish must be a whole number; it is 1.5"),
+        ({"rounds": 1.5}, TypeError, "rounds must be a whole number; it is 1.5"),
+        ({"polish": -1}, ValueError, "polish must be at least 0"),
+    ],
+)
+def test_what_would_not_be_read_is_refused(options, error, words):
+    model = Network()
+    with pytest.raises(error, match=words):
+        unwrap(prune)(model, [example(model)], keep=0.5, seed=0, **options)  # without the tests' own checks of types
+
+
+@pytest.mark.parametrize(("max_kept", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+def test_curves_are_followed_for_at_least_one_weight(max_kept, error):
+    with pytest.raises(error, match="max_kept must be"):
+        unwrap(weight_curves)(Network(), [example(Network())], max_kept=max_kept)
