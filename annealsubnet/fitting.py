@@ -12,6 +12,9 @@ by Levenberg-Marquardt: with J the Jacobian of the outputs by θ, each step solv
 by conjugate gradients, which need J and Jᵀ only as products (`jax.jvp`, `jax.vjp`), and is taken if D falls; λ then shrinks,
 else it grows. D and its slope are those of all examples; products, of which there are many, of some thousands of them.
 
+A network of bfloat16 or float16 is moved in float32, in which small steps add up, and run in its own numbers: D is what it is
+after rounding.
+
 References:
     Marquardt, *An algorithm for least-squares estimation of nonlinear parameters*, 1963.
     Martens, *Deep learning via Hessian-free optimization*, ICML 2010, section 4 (Gauss-Newton products, fewer examples for
@@ -32,6 +35,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.passes import backward_chunk
+from annealsubnet.statistics.streams import as_wide
 from annealsubnet.statistics.weight_distance import squared_distances
 
 logger = logging.getLogger(__name__)
@@ -97,9 +101,9 @@ def fit_network(
     inputs, weights = _stacked(np.concatenate([batch for batch, _ in stream(batches)]), size)
     dense = network.params if target_params is None else target_params
     target = _outputs_of(network)(dense, inputs)
-    keeps = {path: jnp.asarray(keep, params[path].dtype) for path, keep in mask.keeps().items()}
-    now = mask.multiply(params)
+    now = widened(mask.multiply(params))
     measure, step = _measure_of(network, loss), _step_of(network, loss)
+    keeps = {path: jnp.asarray(keep, now[path].dtype) for path, keep in mask.keeps().items()}
     signs = mask.multiply(_signs(now))
     value = start = float(measure(now, inputs, target, weights))
     count, damping = int(weights.sum()), _FIRST_DAMPING
@@ -120,7 +124,22 @@ def fit_network(
         now, value, damping = found, fell, damping / 3
         if share < _TOLERANCE:
             break
-    return Fit(now, value, start, examples)
+    return Fit(narrowed(now, params), value, start, examples)
+
+
+def widened(params: Params) -> dict[str, jax.Array]:
+    """Parameters in float32, if they have fewer digits."""
+    return {path: as_wide(value) for path, value in params.items()}
+
+
+def narrowed(params: Params, like: Params) -> dict[str, jax.Array]:
+    """Parameters rounded to the dtypes of others."""
+    return {path: value.astype(like[path].dtype) for path, value in params.items()}
+
+
+def apply_rounded(network: Network, params: Params, inputs: jax.Array) -> jax.Array:
+    """The network's outputs at parameters rounded to its own dtypes, in float32 or wider; slopes pass through the rounding."""
+    return as_wide(network.apply(narrowed(params, network.params), inputs))
 
 
 def _stacked(inputs: np.ndarray, size: int) -> tuple[jax.Array, jax.Array]:
@@ -137,7 +156,7 @@ def _stacked(inputs: np.ndarray, size: int) -> tuple[jax.Array, jax.Array]:
 def _outputs_of(network: Network) -> Any:
     @network.jitted("fit outputs")
     def outputs(params: Params, inputs: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda chunk: network.apply(params, chunk), inputs)
+        return jax.lax.map(lambda chunk: apply_rounded(network, params, chunk), inputs)
 
     return outputs
 
@@ -149,7 +168,7 @@ def _measure_of(network: Network, loss: Loss) -> Any:
     def measure(params: Params, inputs: jax.Array, target: jax.Array, weights: jax.Array) -> jax.Array:
         def chunk(arrays: Any) -> jax.Array:
             images, outputs, ones = arrays
-            return ones @ squared_distances(network.apply(params, images), outputs, loss)
+            return ones @ squared_distances(apply_rounded(network, params, images), outputs, loss)
 
         return jax.lax.map(chunk, (inputs, target, weights)).sum() / weights.sum()
 
@@ -185,12 +204,12 @@ def _step_of(network: Network, loss: Loss) -> Any:
             return jnp.einsum("cn,cnk->nk", along, factors) * ones[:, None]
 
         def slope(images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
-            outputs, pull = jax.vjp(lambda values: network.apply(values, images), dict(params))
+            outputs, pull = jax.vjp(lambda values: apply_rounded(network, values, images), dict(params))
             return pull(curved(outputs - target, target, ones))[0]
 
         def product(direction: Params) -> Params:
             def chunk(images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
-                function = lambda values: network.apply(values, images)  # noqa: E731
+                function = lambda values: apply_rounded(network, values, images)  # noqa: E731
                 _, moved = jax.jvp(function, (dict(params),), (direction,))
                 return jax.vjp(function, dict(params))[1](curved(moved, target, ones))[0]
 

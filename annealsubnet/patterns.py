@@ -53,7 +53,7 @@ class Pattern:
                 )
 
 
-def parse_pattern(text: str) -> Pattern:
+def parse_pattern(text: Any) -> Pattern:
     """A pattern from its word.
 
     Args:
@@ -66,11 +66,12 @@ def parse_pattern(text: str) -> Pattern:
         >>> parse_pattern("2:4").stays, parse_pattern("4x8").neurons
         (2, 8)
     """
-    if found := re.fullmatch(r"(\d+):(\d+)", text):
+    words = text if isinstance(text, str) else ""
+    if found := re.fullmatch(r"(\d+):(\d+)", words):
         stays, size = map(int, found.groups())
         if 0 < stays < size:
             return Pattern(text, size, stays)
-    if found := re.fullmatch(r"(\d+)x(\d+)", text):
+    if found := re.fullmatch(r"(\d+)x(\d+)", words):
         inputs, neurons = map(int, found.groups())
         if inputs > 0 and neurons > 0:
             return Pattern(text, inputs, 0, neurons)

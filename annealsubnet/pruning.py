@@ -32,7 +32,9 @@ from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.moments import Regression, regression_moments
+from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import (
     Deltas,
     RowCurvature,
@@ -91,19 +93,21 @@ def prune(
             "BxC" of inputs by neurons (`annealsubnet.patterns`).
         sampler: any `dimod.Sampler`, to solve the selection as binary quadratic models; by default the exact
             select-and-refit annealer.
-        sampler_options: passed to the sampler.
+        sampler_options: passed to the sampler; without one to the Annealer that chooses neurons and heads with `refit=False`.
         degree: most couplings that a unit keeps in a binary quadratic model (its neighborhood); all by default. The exact
             select-and-refit annealer has no such model and leaves it unread.
         refit: whether the kept weights are refitted to the dense network's outputs by least squares.
         ridge: of that refit, in units of the mean diagonal of the inputs' second moment.
-        rounds: how often to walk the network, keeping geometrically less each time.
+        rounds: how often to walk the network, keeping geometrically less each time. Each chooses anew: what one removed may
+            come back in the next, except for weights that `training` thins. Weights that are not refitted have one round.
         training: gradient steps on what is kept after every round, on labeled batches (`annealsubnet.gradual.Training`). The
             weights of a round then go from all layers at once (`annealsubnet.thinning`), unless a pattern or the scope "neuron"
             says where.
         polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
-            refitted together (weights only); 0 leaves every layer as its own selection and refit made it. A refit takes some
-            hundred passes: where one over the batches takes over 2·10¹⁰ operations there are no exchanges, and the kept weights
-            are fitted together by Adam, 200 steps at each of two to four rates (`annealsubnet.stochastic_fit`).
+            refitted together (weights only); 0, or a sampler whose choice is refitted, leaves every layer as its own selection
+            and refit made it. A refit takes some hundred passes: where one over the batches takes over 2·10¹⁰ operations there
+            are no exchanges, and Adam fits the kept weights together, 200 steps at each of two to four rates
+            (`annealsubnet.stochastic_fit`).
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         inputs: of which network each layer sees while its units are chosen and refitted to the dense outputs: the "pruned" one,
             so that a layer makes up for those before it, or the "dense" one.
@@ -119,9 +123,9 @@ def prune(
         The mask; and a new model in the form that came in: an `nnx.Module`, Linen variables, or a parameter tree.
 
     Raises:
-        ValueError: for a `keep`, `scope`, layer or batch that does not fit, or weights or statistics that are not finite;
-            each says what was found and what to do.
-        TypeError: for a model of another kind, or an option that the sampler does not have.
+        ValueError: for a `keep`, `scope`, layer or batch that does not fit, outputs that are not one vector an example, or
+            weights or statistics that are not finite; each says what was found and what to do.
+        TypeError: for a model or sampler of another kind, a number that is not whole, or an option that the sampler lacks.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
@@ -137,18 +141,21 @@ def prune(
     """
     network = as_network(model, first_inputs(batches))
     budget = pattern_budget(network, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    if rounds < 1 or polish < 0:
-        raise ValueError(f"rounds must be 1 or more and polish 0 or more, not {rounds} and {polish}.")
+    check_whole("rounds", rounds, 1)
+    check_whole("polish", polish, 0)
+    if rounds > 1 and unit == "weight" and not refit:
+        raise ValueError(f"rounds={rounds} is for a refit; weights that are not refitted have one round: give polish instead.")
+    if sampler_options and sampler is None and (refit or unit == "weight"):
+        raise ValueError(f"The options {sorted(sampler_options)} are for a sampler, and none is given; give one too.")
     if inputs not in ("pruned", "dense"):
         raise ValueError(f"inputs is {inputs!r}; give 'pruned' or 'dense'.")
+    num_outputs(network)  # raises for outputs that no loss takes
     form = None if pattern is None else parse_pattern(pattern)
     choice = Choice(sampler, dict(sampler_options or {}), refit, ridge, effort, degree=degree, pattern=form)
     if form is not None and (rounds > 1 or sampler is not None or not refit):
         raise ValueError(f"pattern={pattern!r} goes with one round of the select-and-refit annealer: no sampler, refit=True.")
     if training is not None and (unit != "weight" or not refit or sampler is not None):
-        raise ValueError(
-            "training goes with weights that are refitted by the select-and-refit annealer: no sampler, refit=True."
-        )
+        raise ValueError("training goes with weights that the select-and-refit annealer refits: no sampler, refit=True.")
     by_rows = _row_curvature(network, batches, budget, choice, training, loss, wanted=curvature)
     if unit == "weight" and not refit:
         kept = select_frozen_weights(network, batches, budget, rounds=polish, choice=choice, loss=loss, seed=seed)
@@ -205,7 +212,7 @@ def _stage(budget: Budget, progress: float) -> Budget:
 
 @dataclass(frozen=True)
 class _Course:
-    """Rounds of selection and refit, each with what is left of the round before."""
+    """Rounds of selection and refit, each from the parameters of the round before, with fewer units."""
 
     network: Network
     batches: Iterable[Any]

@@ -57,6 +57,8 @@ class Choice:
     def __post_init__(self) -> None:
         if not isinstance(self.effort, int | np.integer) or self.effort < 0:
             raise ValueError(f"effort is {self.effort!r}; give a whole number of sweeps, or 0 for descent only.")
+        if self.sampler is not None and not all(hasattr(self.sampler, name) for name in ("sample", "parameters")):
+            raise TypeError(f"sampler is {self.sampler!r}; give a dimod.Sampler such as dwave.samplers.TabuSampler(), or None.")
 
 
 def select_site(

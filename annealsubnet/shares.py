@@ -18,10 +18,12 @@ from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.solvers.select_refit import ErrorCurves, error_curves, unit_curve
 from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
+from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import RowCurvature, own_row_regressions
 
 _MOST_WORK = 2e10
@@ -69,11 +71,14 @@ def weight_curves(
 
     Args:
         model, batches, exclude, loss: as in `annealsubnet.prune`.
-        max_kept: how far curves are followed; to the end by default.
+        max_kept: how far curves are followed, at least 1; to the end by default.
 
     Raises:
-        ValueError: as `annealsubnet.prune`.
+        ValueError: as `annealsubnet.prune`, or for a `max_kept` below 1.
+        TypeError: for a `max_kept` that is no whole number.
     """
+    if max_kept is not None:
+        check_whole("max_kept", max_kept, 1)
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
     names = budget_of(network, keep=1.0, unit="weight", scope="layer", exclude=exclude).selected
     importance = importance_of(network, batches, params=network.params, loss=loss)
@@ -81,7 +86,7 @@ def weight_curves(
     times, errors, costs = positions(network), {}, {}
     for name in names:
         layer = network.layers[name]
-        longest = min(layer.fan_in, max_kept or layer.fan_in)
+        longest = layer.fan_in if max_kept is None else min(layer.fan_in, int(max_kept))
         curves = _weight_curves(self_regression(layer, moments[name], network.params), longest, RIDGE)
         errors[name] = curves.weighted(importance[name])
         place = 2 if layer.fan_in <= 2**16 else 4
@@ -99,7 +104,11 @@ def importance_of(network: Network, batches: Iterable[Any], *, params: Params, l
     The outputs of one layer count alike: weighing each by its own curvature, which rests on the few examples that the network
     is unsure of, chose no better neurons (CONTRIBUTING.md, "What was tried"). Where a pass back for every class is costly, the
     mean is estimated from one.
+
+    Raises:
+        ValueError: for outputs that are not one vector an example.
     """
+    num_outputs(network)
     work = operations(network) * sum(len(inputs) for inputs, _ in stream(batches))
     if work > _MOST_WORK:
         curvature = sketched_curvature(network, batches, seed=0, loss=loss, params=params)

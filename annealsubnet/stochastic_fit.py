@@ -32,7 +32,7 @@ import numpy as np
 import optax
 
 from annealsubnet.batches import stream
-from annealsubnet.fitting import Fit
+from annealsubnet.fitting import Fit, apply_rounded, narrowed, widened
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
@@ -119,9 +119,9 @@ def fit_by_batches(
     used = np.unique(order)
     targets = _outputs(network, dense, inputs, used, size=size)
     wanted = _outputs(network, dense, held, np.arange(len(held)), size=size)
-    keeps = {path: jnp.asarray(keep, params[path].dtype) for path, keep in mask.keeps().items()}
     step = _step_of(network, loss, temperature)
-    first: Any = dict(mask.multiply(params))
+    first: Any = widened(mask.multiply(params))
+    keeps = {path: jnp.asarray(keep, first[path].dtype) for path, keep in mask.keeps().items()}
 
     def measure(now: Params) -> float:
         found = _outputs(network, now, held, np.arange(len(held)), size=size)
@@ -140,7 +140,8 @@ def fit_by_batches(
         rate, tried, start, end, steps, size,
     )  # fmt: skip
     passed = len(used) + order.size * tried + len(held) * (2 + tried)
-    return Fit(found, end, start, passed) if end < start else Fit(first, start, start, passed)
+    nearer = (found, end) if end < start else (first, start)
+    return Fit(narrowed(nearer[0], params), nearer[1], start, passed)
 
 
 def _drawn(size: int, count: int, seed: int) -> np.ndarray:
@@ -187,7 +188,7 @@ def _held_out(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _outputs(network: Network, params: Params, inputs: np.ndarray, used: np.ndarray, *, size: int) -> np.ndarray:
     """Outputs for the inputs that are used, in batches of one size; the others' are zero."""
-    apply = network.jitted("outputs")(lambda values, images: network.apply(values, images))
+    apply = network.jitted("outputs")(lambda values, images: apply_rounded(network, values, images))
     places = np.resize(used, (-(-len(used) // size), size))
     found = np.stack([np.asarray(apply(params, inputs[chosen])) for chosen in places])
     outputs = np.zeros((len(inputs), *found.shape[2:]), found.dtype)
@@ -201,7 +202,7 @@ def _step_of(network: Network, loss: Loss, temperature: float) -> Callable[..., 
     @network.jitted("fit by batches", loss, temperature)
     def step(now: Params, state: Any, keeps: Params, images: jax.Array, target: jax.Array, rate: jax.Array) -> Any:
         def moved(values: Params) -> jax.Array:
-            return output_distance(network.apply(values, images), target, loss, temperature)
+            return output_distance(apply_rounded(network, values, images), target, loss, temperature)
 
         def kept(tree: Params) -> Params:
             return {path: value * keeps[path] if path in keeps else value for path, value in tree.items()}

@@ -23,6 +23,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.selection import Choice
+from annealsubnet.statistics.passes import num_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ def thin(
         asked = f"unit={unit!r}, scope={scope!r}"
         raise ValueError(f"thin takes weights from whole layers; give unit='weight', scope='network' or 'layer', not {asked}.")
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
+    num_outputs(network)  # raises for outputs that no loss takes
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     kept = {name: np.asarray(network.params[network.layers[name].kernel]) != 0 for name in budget.selected}
     for names, count in groups_of(budget):

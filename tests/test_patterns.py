@@ -91,3 +91,8 @@ def test_what_a_pattern_does_not_go_with_is_refused(inputs):
     for options in ({"rounds": 2}, {"refit": False}):
         with pytest.raises(ValueError, match="select-and-refit annealer"):
             prune(Network(), [inputs], pattern="2:4", seed=0, **options)
+
+
+def test_a_pattern_that_is_no_word_is_refused_in_words():
+    with pytest.raises(ValueError, match="pattern is 24; give 'N:M'"):
+        parse_pattern(24)

@@ -1,5 +1,7 @@
 """prune: exact counts, the optimum where it can be enumerated, the user's own form, one sentence for every mistake."""
 
+from functools import partial
+from inspect import unwrap
 from itertools import combinations
 
 import dimod
@@ -10,7 +12,7 @@ import pytest
 from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
 from flax import nnx
 
-from annealsubnet import Mask, prune, refit
+from annealsubnet import Mask, baselines, prune, refit, thin, weight_curves
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.refitting import refit_params
@@ -306,3 +308,88 @@ def test_layers_see_the_pruned_or_the_dense_network():
     assert errors["pruned"] < errors["dense"]
     with pytest.raises(ValueError, match="inputs is 'both'"):
         prune(model, [inputs], keep=0.5, inputs="both", seed=0)
+
+
+class Half(nnx.Module):
+    """A convolution and two dense layers in one dtype."""
+
+    def __init__(self, dtype) -> None:
+        options = {"rngs": nnx.Rngs(0), "dtype": dtype, "param_dtype": dtype}
+        self.conv = nnx.Conv(2, 6, (3, 3), **options)
+        self.hidden = nnx.Linear(6, 8, **options)
+        self.out = nnx.Linear(8, 3, **options)
+
+    def __call__(self, inputs):
+        return self.out(nnx.relu(self.hidden(nnx.relu(self.conv(inputs)).mean((1, 2)))))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("most_work", [2e10, 0.0], ids=["polished", "fitted by batches"])
+def test_networks_of_half_floats_are_pruned_in_float32_and_come_back_as_they_were(dtype, most_work, monkeypatch):
+    import annealsubnet.pruning as pruning
+
+    monkeypatch.setattr(pruning, "_MOST_WORK", most_work)
+    inputs = np.random.default_rng(0).normal(size=(200, 5, 5, 2)).astype(np.float32)
+    model = Half(dtype)
+    mask, pruned = prune(model, [inputs], keep=0.4, effort=0, polish=1, seed=0)
+    state = [leaf[...] for leaf in jax.tree.leaves(nnx.state(pruned), is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))]
+    assert all(value.dtype == dtype and jnp.isfinite(value).all() for value in state)
+    outputs = [np.asarray(each(inputs), np.float32) for each in (model, pruned)]
+    dense, found = (each - each.mean(1, keepdims=True) for each in outputs)  # softmax leaves a common shift out
+    assert ((found - dense) ** 2).mean() < 0.3 * dense.var()
+    assert mask.kept_count == round(0.4 * mask.size)
+
+
+class Images(nnx.Module):
+    """Two convolutions that return an image."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Conv(2, 6, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(6, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.second(nnx.relu(self.first(inputs)))
+
+
+def test_outputs_that_are_not_one_vector_are_refused_and_still_refitted():
+    model, inputs = Images(), np.random.default_rng(0).normal(size=(20, 6, 6, 2)).astype(np.float32)
+    words = r"returns \(6, 6, 4\) an example; the loss takes one vector"
+    for options in ({}, {"polish": 0}, {"scope": "neuron"}, {"unit": "neuron"}, {"refit": False}, {"curvature": False}):
+        with pytest.raises(ValueError, match=words):
+            prune(model, [inputs], keep=0.3, seed=0, **options)
+    for call in (
+        weight_curves,
+        partial(thin, keep=0.3, seed=0),
+        partial(baselines.obd, keep=0.3),
+        partial(baselines.obc, keep=0.3),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call(model, [inputs])
+    mask, _ = baselines.magnitude(model, [inputs], keep=0.5)
+    assert refit(model, mask, [inputs])(inputs).shape == (20, 6, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"refit": False, "rounds": 5}, ValueError, "rounds=5 .* give polish"),
+        ({"sampler_options": {"num_reads": 3}}, ValueError, r"options \['num_reads'\] are for a sampler"),
+        ({"sampler_options": {"num_reads": 3}, "refit": False}, ValueError, "are for a sampler"),
+        ({"sampler_options": {"num_reads": 3}, "unit": "neuron"}, ValueError, "are for a sampler"),
+        ({"sampler": "tabu"}, TypeError, "sampler is 'tabu'; give a dimod.Sampler"),
+        ({"polish": 1.5}, TypeError, "polish must be a whole number; it is 1.5"),
+        ({"rounds": 1.5}, TypeError, "rounds must be a whole number; it is 1.5"),
+        ({"polish": -1}, ValueError, "polish must be at least 0"),
+    ],
+)
+def test_what_would_not_be_read_is_refused(options, error, words):
+    model = Network()
+    with pytest.raises(error, match=words):
+        unwrap(prune)(model, [example(model)], keep=0.5, seed=0, **options)  # without the tests' own checks of types
+
+
+@pytest.mark.parametrize(("max_kept", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+def test_curves_are_followed_for_at_least_one_weight(max_kept, error):
+    with pytest.raises(error, match="max_kept must be"):
+        unwrap(weight_curves)(Network(), [example(Network())], max_kept=max_kept)

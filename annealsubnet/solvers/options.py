@@ -12,6 +12,10 @@ from annealsubnet.solvers.schedules import checked_range, geometric
 
 NUM_READS = 16
 NUM_SWEEPS = 1000
+_LEAST = {
+    "num_reads": 1, "num_sweeps": 0, "num_threads": 1, "num_kept": 0, "seed": 0, "num_replicas": 2, "num_tabu_sweeps": 0
+}  # fmt: skip
+"""Whole numbers, and what each must at least be."""
 
 
 def refuse_unknown(name: str, unknown: Any, known: Any) -> None:
@@ -50,13 +54,9 @@ class Options:
     backend: Literal["auto", "numba", "jax"] = "auto"
 
     def __post_init__(self) -> None:
-        _whole("num_reads", self.num_reads, 1)
-        _whole("num_sweeps", self.num_sweeps, 0)
-        _whole("num_threads", self.num_threads, 1)
-        _whole("num_kept", self.num_kept, 0)
-        _whole("seed", self.seed, 0)
-        _whole("num_replicas", self.num_replicas, 2)
-        _whole("num_tabu_sweeps", self.num_tabu_sweeps, 0)
+        for name, least in _LEAST.items():
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
         if self.state not in ("best", "last"):
             raise ValueError(f'state must be "best" or "last"; it is {self.state!r}.')
         if self.backend not in ("auto", "numba", "jax"):
@@ -132,9 +132,13 @@ class Options:
         return geometric(self.given_range or default_range(), steps)
 
 
-def _whole(name: str, value: Any, least: int) -> None:
-    if value is None:
-        return
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise unless an option is a whole number of at least so much.
+
+    Raises:
+        TypeError: for anything but a whole number.
+        ValueError: for less.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number; it is {value!r}.")
     if value < least:

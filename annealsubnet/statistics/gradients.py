@@ -22,7 +22,7 @@ from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.passes import backward_chunk, curvature_chunk, labeled_for, over_factors
-from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
+from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunks
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def pull_back(network: Network, params: Params, inputs: jax.Array) -> tuple[jax.
 def _moments(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Σ over examples of g, |g| and g², each in the kernel's own shape."""
     vectors = vectors_of(layer, inputs, examples)
-    deltas = deltas.reshape(*vectors.shape[:3], -1)
+    deltas = as_wide(deltas).reshape(*vectors.shape[:3], -1)
     if vectors.shape[1] == 1:
         pairs = [(power(vectors), power(deltas)) for power in (jnp.asarray, jnp.abs, jnp.square)]
         sums = [jnp.einsum("npgi,npgo->gio", left, right, precision="highest") for left, right in pairs]
@@ -223,7 +223,7 @@ def _moments(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) 
 def squares_of(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int) -> jax.Array:
     """Σ over examples and factors of g², in the kernel's own shape; `deltas` has the factors in front."""
     vectors = vectors_of(layer, inputs, examples)
-    together = jnp.moveaxis(deltas.reshape(len(deltas), *vectors.shape[:3], -1), 0, 2)
+    together = jnp.moveaxis(as_wide(deltas).reshape(len(deltas), *vectors.shape[:3], -1), 0, 2)
     if vectors.shape[1] == 1:
         total = jnp.einsum("npgi,npgo->gio", vectors**2, (together**2).sum(2), precision="highest")
     else:
@@ -232,13 +232,13 @@ def squares_of(layer: Layer, inputs: jax.Array, deltas: jax.Array, examples: int
             gradients = jnp.einsum("pgi,pcgo->gico", *example, precision="highest")
             return sums + jnp.square(gradients).sum(2), None
 
-        start = jnp.zeros((*vectors.shape[2:], together.shape[-1]), deltas.dtype)
+        start = jnp.zeros((*vectors.shape[2:], together.shape[-1]), together.dtype)
         total = jax.lax.scan(add, start, (vectors, together))[0]
     return layer.from_matrix(total)
 
 
 def vectors_of(layer: Layer, inputs: jax.Array, examples: int) -> jax.Array:
-    """What a layer multiplies: `[examples, positions, groups, fan_in]`.
+    """What a layer multiplies, in float32 or wider: `[examples, positions, groups, fan_in]`.
 
     Raises:
         ValueError: if the layer is not called with the examples along the first axis.
@@ -248,7 +248,7 @@ def vectors_of(layer: Layer, inputs: jax.Array, examples: int) -> jax.Array:
             f"Layer {layer.name!r} is called with {inputs.shape} for {examples} examples; gradients of single examples need "
             "the examples along the first axis."
         )
-    return layer.patches(inputs).reshape(examples, -1, layer.groups, layer.fan_in)
+    return layer.patches(as_wide(inputs)).reshape(examples, -1, layer.groups, layer.fan_in)
 
 
 def _means(sums: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:

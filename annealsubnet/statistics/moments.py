@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from annealsubnet.batches import stream
 from annealsubnet.networks import Layer, Network, Params
-from annealsubnet.statistics.streams import accumulate, check_statistics, chunk_size, chunks
+from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunk_size, chunks
 
 # Variances below this share of the second moment are rounding: sums within a chunk are float32.
 _ROUNDING = 1e-6
@@ -127,7 +127,7 @@ def input_moments(
     @network.jitted("input moments", *chosen)
     def step(values: Params, inputs: jax.Array) -> Any:
         _, records = network.run(values, inputs, record=chosen)
-        vectors = {name: layer.patches(records[name][0]) for name, layer in chosen.items()}
+        vectors = {name: layer.patches(as_wide(records[name][0])) for name, layer in chosen.items()}
         return {name: (_products(rows, rows), rows.sum(0)) for name, rows in vectors.items()}
 
     size, per_example = _plan(network, chosen.values())
@@ -194,8 +194,8 @@ def regression_moments(
 
 def target_sums(layer: Layer, read: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
     """What a regression is made of, as sums over the vectors that a layer reads."""
-    rows = layer.patches(read)
-    targets = targets.reshape(rows.shape[0], layer.groups, -1)
+    rows = layer.patches(as_wide(read))
+    targets = as_wide(targets).reshape(rows.shape[0], layer.groups, -1)
     return _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
 
 

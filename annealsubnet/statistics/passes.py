@@ -20,12 +20,23 @@ def labeled_for(network: Network, batches: Iterable[Any], loss: Loss) -> Iterato
     Raises:
         ValueError: as `annealsubnet.batches.labeled`; or if the network does not return `[batch, classes]`.
     """
+    count = num_outputs(network)
+    return labeled(batches, classes=count if loss.of_classes else None)
+
+
+def num_outputs(network: Network) -> int:
+    """How many outputs a network has for each example.
+
+    Raises:
+        ValueError: if it does not return `[batch, outputs]`.
+    """
     outputs = jax.eval_shape(network.apply, network.params, _one(network))
     if outputs.ndim != 2:
         raise ValueError(
-            f"The network returns {outputs.shape[1:]} an example; the loss takes one vector of outputs an example."
+            f"The network returns {outputs.shape[1:]} an example; the loss takes one vector of outputs an example: "
+            "give a model that flattens or averages them."
         )
-    return labeled(batches, classes=outputs.shape[1] if loss.of_classes else None)
+    return int(outputs.shape[1])
 
 
 FACTORS = 16
@@ -52,9 +63,12 @@ def over_factors(function: Callable[[jax.Array], Any], factors: jax.Array) -> An
 
 
 def curvature_chunk(network: Network) -> int:
-    """How many examples to pass forward once, and back once for each factor of the loss's curvature in a block."""
-    classes = jax.eval_shape(network.apply, network.params, _one(network)).shape[-1]
-    return max(1, backward_chunk(network, most=4096) // (1 + min(classes, FACTORS)))
+    """How many examples to pass forward once, and back once for each factor of the loss's curvature in a block.
+
+    Raises:
+        ValueError: as `num_outputs`.
+    """
+    return max(1, backward_chunk(network, most=4096) // (1 + min(num_outputs(network), FACTORS)))
 
 
 def backward_chunk(network: Network, *, most: int = 1024) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 CHUNK_BYTES = 64 * 2**20
@@ -75,6 +76,11 @@ def _add(total: Any, new: Any) -> Any:
     if total is None:
         return jax.tree.map(lambda value: np.array(value, np.float64), new)
     return jax.tree.map(lambda sums, value: np.add(sums, np.asarray(value), out=sums), total, new)
+
+
+def as_wide(array: jax.Array) -> jax.Array:
+    """The same numbers in float32, if they have fewer digits: sums of half floats round and overflow."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def check_statistics(name: str, *arrays: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.gradients import pull_back, squares_of, vectors_of
 from annealsubnet.statistics.passes import backward_chunk
-from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
+from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunks
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def distance_to(
 
 def squared_distances(outputs: jax.Array, target: jax.Array, loss: Loss) -> jax.Array:
     """½ ‖F^½ (f − f_0)‖² of every example."""
+    outputs, target = as_wide(outputs), as_wide(target)
     factors = loss.curvature_factor(target).astype(outputs.dtype)
     return 0.5 * jnp.square(jnp.einsum("cnk,nk->cn", factors, outputs - target, precision="highest")).sum(0)
 

@@ -149,3 +149,13 @@ def test_one_kind_of_target_at_a_time(setting):
     both = {"target_inputs": True, "through_sum": True}
     with pytest.raises(ValueError, match="choose one"):
         regression_moments(network, [inputs], "conv", params=network.params, target_params=network.params, **both)
+
+
+def test_moments_of_half_floats_do_not_overflow():
+    """Their squares add up beyond the largest float16."""
+    inputs = np.full((4000, 2), 30.0, np.float32)
+    network = as_network(
+        nnx.Linear(2, 2, dtype=jnp.float16, param_dtype=jnp.float16, rngs=nnx.Rngs(0)), inputs.astype(np.float16)
+    )
+    (moments,) = input_moments(network, [inputs.astype(np.float16)]).values()
+    np.testing.assert_allclose(moments.gram[0], 900.0)
