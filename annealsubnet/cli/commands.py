@@ -46,7 +46,7 @@ class Prune(Source):
     """Keep the best part of a network, chosen by annealing and by the classical methods, and compare them.
 
     With nothing else it trains a small network on scikit-learn's handwritten digits and prunes that. It prints a table and
-    writes a folder with report.html, results.csv, a figure and the mask.
+    writes a folder with report.html, results.csv, a figure, the masks and the pruned networks.
     """
 
     unit: Annotated[tuple[Unit, ...], _word("weight|neuron|head ...", hint="default: neuron weight")] = ("neuron", "weight")
@@ -67,7 +67,7 @@ class Prune(Source):
     """Methods to compare (annealed, magnitude, ...), one or more; all that can choose the unit if not given."""
 
     refit: bool = True
-    """Measure also after a least-squares refit of what is kept, the same for all methods."""
+    """Measure also after a least-squares refit of what is kept, the same for all methods, beside the methods' own weights."""
 
     sampler: Annotated[str | None, _word("NAME")] = None
     """Sampler for the method annealed, which then selects by binary quadratic models: annealer (ours), or
@@ -77,8 +77,9 @@ class Prune(Source):
     sampler_option: Annotated[tuple[str, ...], _word("NAME=VALUE ...")] = ()
     """Options of --sampler, such as num_reads=20. (tabu takes timeout=5 ms a problem by default.)"""
 
-    polish: int = 0
-    """Rounds of exchanges of weights over all layers at once, behind the layers' own selections; seconds to minutes each."""
+    polish: Annotated[int | None, _word("INT")] = None
+    """Rounds of exchanges of weights over all layers at once, behind the layers' own selections; seconds to minutes each. By
+    default 3, as in annealsubnet.prune; 0 where nothing is said of network and data, so that this demonstration is short."""
 
     budget_seconds: Annotated[float | None, _word("SECONDS")] = None
     """QPU access time that --sampler leap may spend, over all sizes and seeds."""

@@ -30,13 +30,14 @@ SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 of problems."""
 
 
-def known_methods(sampler: Any = None, options: Sequence[str] = (), *, polish: int = 0) -> Mapping[str, Method]:
+def known_methods(sampler: Any = None, options: Sequence[str] = (), *, polish: int | None = None) -> Mapping[str, Method]:
     """Every method by name, ours first.
 
     Args:
         sampler: name of the one that `annealed` solves with, or the sampler itself; the package's choice if `None`.
         options: its options, as "name=value".
-        polish: rounds of exchanges over all layers at once, where `annealed` chooses weights.
+        polish: rounds of exchanges over all layers at once, where `annealed` chooses weights; `annealsubnet.prune`'s own if
+            `None`.
 
     Returns:
         Name to function.
@@ -46,7 +47,7 @@ def known_methods(sampler: Any = None, options: Sequence[str] = (), *, polish: i
     """
     from annealsubnet import baselines, prune
 
-    annealed: Method = partial(prune, polish=polish)
+    annealed: Method = prune if polish is None else partial(prune, polish=polish)
     if sampler is not None:
         made, own = _sampler(sampler)
         annealed = partial(annealed, sampler=made, sampler_options={**own, **dict(map(_option, options))})

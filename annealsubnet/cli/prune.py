@@ -31,8 +31,6 @@ DEFAULT_KEEPS: Mapping[str, tuple[report.Keep, ...]] = {
     "head": (0.75, 0.5, 0.25),
 }
 DEFAULT_SCOPES: Mapping[str, str] = {"neuron": "layer", "weight": "network", "head": "layer"}
-FEW_METHODS = 3
-"""With no more methods than this, the terminal's table also shows the accuracies before the refit."""
 
 
 WIDE, LINE = 240, 100
@@ -86,7 +84,7 @@ def prune(
     folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
     quantum = leap_sampler(options) if methods is None else None
     if methods is None:
-        methods = known_methods(quantum or options.sampler, options.sampler_option, polish=options.polish)
+        methods = known_methods(quantum or options.sampler, options.sampler_option, polish=polish_rounds(options))
     plan = _plan(options, methods)
     with stages.timed("load"):
         subject = subject_of(options)
@@ -99,6 +97,12 @@ def prune(
     _print_files(output, folder, story, shown, stages)
     if quantum is not None:
         output.print(f"{quantum.story()}\n", width=_line(output))
+
+
+def polish_rounds(options: Prune) -> int | None:
+    """Rounds of exchanges: as asked, none in the demonstration, which is to be short, else those of `annealsubnet.prune`."""
+    named = (options.subject, options.data, options.network)
+    return 0 if options.polish is None and named == (None, None, None) else options.polish
 
 
 def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
@@ -175,7 +179,7 @@ def _compare(
 
 def _story(plan: report.Plan, subject: Subject, comparison: report.Comparison) -> tuple[report.Story, dict[str, report.Keep]]:
     """The results, and for each unit the smallest size that still does its work, whose mask and network are kept."""
-    shown = {unit: report.smallest_good(comparison.rows, unit, plan.kept_masks, refit=plan.stages[-1]) for unit in plan.keeps}
+    shown = {unit: report.smallest_good(comparison.rows, unit, plan.kept_masks) for unit in plan.keeps}
     story = report.Story(
         rows=comparison.rows,
         labels=names.labels(),
@@ -202,9 +206,6 @@ def _files(
 def _print_results(output: Console, story: report.Story) -> None:
     """What was done, and the table."""
     dense, blocks = report.arrange(story.rows)
-    methods = {method for block in blocks for method in block.cells}
-    if len(methods) > FEW_METHODS and story.has_refit:
-        blocks = tuple(block for block in blocks if block.refit)
     mark = "" if output.is_terminal else "*"
     table = report.results_table(dense, blocks, story.labels, ours=story.ours, width=output.width, mark=mark)
     output.print(f"\n{story.before} {story.reading('has a *' if mark else 'is bold')}\n", width=_line(output))
@@ -229,7 +230,8 @@ def _print_files(
     output.print(
         f"\nOpen {folder / 'report.html'} for the figure and everything else. In the same folder: results.csv with every "
         f"number, accuracy.png and .svg, and what “{label}” made with seed {story.seeds[0]}, keeping {kept}: "
-        f"mask*.safetensors and the networks, pruned*.safetensors. It took {sum(stages.seconds.values()):.0f} seconds.\n",
+        f"mask*.safetensors and the networks, pruned*.safetensors. {story.saved} It took "
+        f"{sum(stages.seconds.values()):.0f} seconds.\n",
         width=_line(output),
     )
 
@@ -260,6 +262,7 @@ def _write(
         "methods": list(_methods(plan)),
         "keeps": {unit: list(keeps) for unit, keeps in plan.keeps.items()},
         "seeds": list(story.seeds),
+        "networks": dict(story.kept),
         "subject": dict(subject.facts),
         "machine": provenance.machine(),
         "versions": provenance.versions(),

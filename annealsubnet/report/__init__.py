@@ -20,7 +20,18 @@ from annealsubnet.report.comparison import (
 )
 from annealsubnet.report.folder import choose_folder, complete_folder
 from annealsubnet.report.page import Facts, page
-from annealsubnet.report.rows import DENSE, Keep, Row, Summary, keep_label, parse_keep, read_rows, summarize, write_rows
+from annealsubnet.report.rows import (
+    DENSE,
+    Keep,
+    Row,
+    Summary,
+    keep_label,
+    nearest,
+    parse_keep,
+    read_rows,
+    summarize,
+    write_rows,
+)
 from annealsubnet.report.story import Story
 from annealsubnet.report.tables import Block, Cell, arrange, results_table
 from annealsubnet.report.write import write_report
@@ -45,6 +56,7 @@ __all__ = [
     "compare",
     "complete_folder",
     "keep_label",
+    "nearest",
     "page",
     "parse_keep",
     "read_rows",

@@ -2,10 +2,12 @@
 
 For each seed there is a trial (a network, calibration batches, test batches). For each unit, size and method of a trial
 
-    mask = method(network, calibration)    accuracy of the masked network, of refit(network, mask, calibration)
+    mask, own = method(network, calibration)    accuracy of own, and of refit(network, mask, calibration)
 
-so that methods differ in the choice of the mask and in nothing else: what a method returns beside its mask isn't used. A method
-that takes `refit` is told whether a refit will follow; its one mask is measured before and after it.
+`own` has the weights as the method left them: the dense ones where it only chooses, others where it refits while it chooses.
+The refit starts from the dense weights, so that there methods differ in the choice of the mask and in nothing else. A method
+that takes `refit` is told whether a refit will follow. Which of a method's two networks is better is decided by their distances
+to the dense one on the calibration examples, never by the test.
 """
 
 import time
@@ -24,7 +26,8 @@ from annealsubnet.evaluation import evaluate
 from annealsubnet.networks import Network, as_network
 from annealsubnet.parameter_files import save_parameters
 from annealsubnet.refitting import refit
-from annealsubnet.report.rows import DENSE, Keep, Row, summarize
+from annealsubnet.report.rows import DENSE, Keep, Row, nearest, summarize
+from annealsubnet.statistics.weight_distance import distance_to
 
 ANNEALED = "annealed"
 """Our own method's name among the methods."""
@@ -53,8 +56,14 @@ class Procedures(Protocol):
     def prepare(self, model: Any, batches: Any) -> Any:
         """`model` in the form that methods, `refit` and `evaluate` take."""
 
+    def adopt(self, model: Any, own: Any) -> Any:
+        """What a method returned beside its mask of `model`, in the form that `evaluate` takes."""
+
     def evaluate(self, model: Any, batches: Any, mask: Any = None) -> Any:
         """Accuracy, loss and costs of `model` under `mask`."""
+
+    def distance(self, model: Any, other: Any, batches: Any) -> float:
+        """How far the outputs of `other` are from those of `model`."""
 
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         """`model` under `mask`, its kept weights refitted, in a form that `evaluate` takes."""
@@ -82,9 +91,17 @@ class PackageProcedures:
             return self._traced[key].replace(model)
         return self._traced.setdefault(key, as_network(model, example))
 
+    def adopt(self, model: Any, own: Any) -> Any:
+        """The traced network with the parameters of `own`."""
+        return model.replace(own)
+
     def evaluate(self, model: Any, batches: Any, mask: Any = None) -> Any:
         """Accuracy, loss and costs of `model` under `mask`."""
         return evaluate(model, batches, mask=mask)
+
+    def distance(self, model: Any, other: Any, batches: Any) -> float:
+        """The distance that the package's own selections are measured by."""
+        return distance_to(model, batches, params=other.params)
 
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         """`model` under `mask`, its kept weights refitted."""
@@ -103,7 +120,7 @@ class Plan:
         methods: unit to the methods that choose it: name to a function called like `prune`.
         keeps: unit to the sizes to prune to.
         scopes: unit to what its sizes are meant of: "network", "layer" or "neuron"; "network" for those left out.
-        stages: which networks to measure: `False` for the masked one, `True` for the refitted one.
+        stages: which networks to measure: `False` for the method's own, `True` for the refitted one.
         kept_masks: method whose masks are returned, all sizes, for the first seed.
     """
 
@@ -126,7 +143,7 @@ class Comparison:
     Attributes:
         rows: every measurement; the dense network's once for each seed.
         masks: (unit, keep) to the mask that the method `Plan.kept_masks` chose with the first seed.
-        networks: (unit, keep) to the network of that mask, in the last stage.
+        networks: (unit, keep) to the network of that mask, of several stages the nearest to the dense network (`nearest`).
     """
 
     rows: tuple[Row, ...]
@@ -160,7 +177,7 @@ def compare(
         trial = replace(given, model=procedures.prepare(given.model, given.calibration))
         seconds, dense = _timed(partial(procedures.evaluate, trial.model, trial.test))
         size = int(dense.parameters)
-        rows.append(_row(("", 1.0, DENSE, trial.seed, False), (size, size), dense, (0.0, 0.0, seconds)))
+        rows.append(_row(("", 1.0, DENSE, trial.seed, False), (size, size), dense, 0.0, (0.0, 0.0, seconds)))
         for unit, keep, method in _cells(plan):
             report(f"seed {trial.seed}: {unit}s, keep {keep}, {method}")
             mask, network, measured = _measure(trial, plan, procedures, unit, keep, method)
@@ -170,14 +187,13 @@ def compare(
     return Comparison(tuple(rows), masks, networks)
 
 
-def smallest_good(rows: Sequence[Row], unit: str, method: str, *, refit: bool, tolerance: float = 0.01) -> Keep:
+def smallest_good(rows: Sequence[Row], unit: str, method: str, *, tolerance: float = 0.01) -> Keep:
     """The smallest size at which `method` stays within `tolerance` of the dense accuracy, else the largest size.
 
     Args:
         rows: of a comparison.
         unit: which units.
-        method: whose networks.
-        refit: before or after the refit.
+        method: whose networks, the `nearest` for each seed.
         tolerance: how much mean accuracy may be lost, as a share of 1.
 
     Returns:
@@ -186,8 +202,8 @@ def smallest_good(rows: Sequence[Row], unit: str, method: str, *, refit: bool, t
     dense = summarize([row.accuracy for row in rows if row.method == DENSE]).mean
     accuracy: dict[Keep, list[float]] = {}
     kept: dict[Keep, int] = {}
-    for row in rows:
-        if (row.unit, row.method, row.refit) == (unit, method, refit):
+    for row in nearest(rows):
+        if (row.unit, row.method) == (unit, method):
             accuracy.setdefault(row.keep, []).append(row.accuracy)
             kept[row.keep] = row.kept
     good = [keep for keep in kept if summarize(accuracy[keep]).mean >= dense - tolerance]
@@ -211,25 +227,32 @@ def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
 def _measure(
     trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str
 ) -> tuple[Any, Any, list[Row]]:
-    """The mask that `method` chose for the last stage, the network there, and a row for each stage."""
+    """The mask that `method` chose, of its networks the nearest to the dense one, and a row for each stage."""
     options = {"keep": keep, "unit": unit, "scope": plan.scopes.get(unit, "network"), "seed": trial.seed}
     choose = partial(plan.methods[unit][method], trial.model, trial.calibration, **options)
     if "refit" in signature(choose).parameters:
         choose = partial(choose, refit=plan.stages[-1])
-    chosen, (mask, _) = _timed(choose)
-    rows, model = [], trial.model
+    chosen, (mask, own) = _timed(choose)
+    networks: dict[Row, Any] = {}
     for refitted in plan.stages:
-        refitting, model = 0.0, trial.model
         if refitted:
             refitting, model = _timed(partial(procedures.refit, trial.model, mask, trial.calibration))
+        else:
+            refitting, model = 0.0, procedures.adopt(trial.model, own)
         seconds, result = _timed(partial(procedures.evaluate, model, trial.test, mask))
+        distance = procedures.distance(trial.model, model, trial.calibration)
         names = (unit, keep, method, trial.seed, refitted)
-        rows.append(_row(names, (int(mask.kept_count), int(mask.size)), result, (chosen, refitting, seconds)))
-    return mask, model, rows
+        counts = (int(mask.kept_count), int(mask.size))
+        networks[_row(names, counts, result, distance, (chosen, refitting, seconds))] = model
+    return mask, networks[nearest(networks)[0]], list(networks)
 
 
 def _row(
-    names: tuple[str, Keep, str, int, bool], count: tuple[int, int], result: Any, seconds: tuple[float, float, float]
+    names: tuple[str, Keep, str, int, bool],
+    count: tuple[int, int],
+    result: Any,
+    distance: float,
+    seconds: tuple[float, float, float],
 ) -> Row:
     """The row of one evaluation."""
     return Row(
@@ -237,6 +260,7 @@ def _row(
         *count,
         accuracy=float(result.accuracy),
         loss=float(result.loss),
+        distance=distance,
         examples=int(result.examples),
         nonzeros=int(result.nonzeros),
         parameters=int(result.parameters),

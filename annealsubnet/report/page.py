@@ -10,7 +10,6 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from annealsubnet.report.comparison import ANNEALED
 from annealsubnet.report.figures import inline_svg, mask_figure
 from annealsubnet.report.names import explanation
 from annealsubnet.report.rows import DENSE, Row, keep_label
@@ -56,7 +55,9 @@ def page(story: Story, facts: Facts, figure: str) -> str:
         figure=f"<figure>{figure}<figcaption>{escape(story.caption)}</figcaption></figure>",
         reading=escape(story.reading("is bold")),
         tables="\n".join(_results(dense, block, story) for block in blocks) + _legend(story),
-        masks="\n".join(_mask(story, unit) for unit in story.pictures) + _costs(story),
+        masks="\n".join(_mask(story, unit) for unit in story.pictures),
+        saved=escape(story.saved),
+        costs=_costs(story),
         times=_times(story.rows, facts.seconds, story.labels),
         command=escape(facts.command),
         asked=_facts(facts.asked),
@@ -70,7 +71,7 @@ def _joined(text: str) -> str:
 
 
 def _results(dense: Cell, block: Block, story: Story) -> str:
-    """A block of results as a table, folded away if it is not the one to look at."""
+    """A block of results as a table."""
     heads = "".join(
         f'<th scope="col">{escape(keep_label(keep))}<small>{escape(size)}</small></th>'
         for keep, size in zip(block.keeps, block.sizes, strict=True)
@@ -83,11 +84,7 @@ def _results(dense: Cell, block: Block, story: Story) -> str:
         f'<div class="scroll"><table class="results"><thead><tr><th scope="col">method</th>{heads}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
-    title = escape(block.title.capitalize())
-    if block.refit or not story.has_refit:
-        return f"<h3>{title}</h3>{table}"
-    note = '<p class="note">The same masks before the refit; annealing chose them with the refit in view.</p>'
-    return f"<details><summary>{title}</summary>{note if ANNEALED in block.cells else ''}{table}</details>"
+    return f"<h3>{escape(block.title.capitalize())}</h3>{table}"
 
 
 def _cells(cells: Sequence[Cell | None]) -> str:

@@ -28,11 +28,13 @@ class Row:
         keep: what was asked: a fraction in (0, 1] (float) or a count (int).
         method: name of the method that chose the mask, or "dense".
         seed: of the network, the calibration examples and the method.
-        refit: whether the kept weights were refitted after the choice.
+        refit: whether the kept weights got the refit that is the same for all; else they are as the method left them.
         kept: units that stayed.
         size: units there were.
         accuracy: share of the test examples classified correctly, in [0, 1].
         loss: mean loss over the test examples.
+        distance: how far the outputs are from the dense network's on the calibration examples
+            (`annealsubnet.statistics.weight_distance`).
         examples: test examples.
         nonzeros: parameters that are not zero.
         parameters: parameters there are.
@@ -51,6 +53,7 @@ class Row:
     size: int
     accuracy: float
     loss: float
+    distance: float
     examples: int
     nonzeros: int
     parameters: int
@@ -89,6 +92,23 @@ def summarize(values: Sequence[float]) -> Summary:
     mean = math.fsum(values) / len(values)
     squares = math.fsum((value - mean) ** 2 for value in values)
     return Summary(mean, math.sqrt(squares / (len(values) - 1)), len(values))
+
+
+def nearest(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """For each choice of a mask its network that is nearest to the dense one: no test example has a say in it.
+
+    Args:
+        rows: of networks before and after the refit.
+
+    Returns:
+        Of the rows that differ in `refit` alone the one with the least distance; the first of equal ones.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        best = found.setdefault((row.unit, row.keep, row.method, row.seed), row)
+        if row.distance < best.distance:
+            found[row.unit, row.keep, row.method, row.seed] = row
+    return tuple(found.values())
 
 
 def parse_keep(text: str) -> Keep:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from annealsubnet.report.comparison import smallest_good
-from annealsubnet.report.rows import DENSE, Keep, Row, keep_label, summarize
-from annealsubnet.report.tables import MANY_EXAMPLES
+from annealsubnet.report.rows import DENSE, Keep, Row, keep_label, nearest, summarize
+from annealsubnet.report.tables import MANY_EXAMPLES, stage
 
 Picture = tuple[Keep, Mapping[str, np.ndarray], tuple[int, ...] | None]
 """Size, layers' masks and the shape of one input."""
@@ -47,15 +47,31 @@ class Story:
         return any(row.refit for row in self.rows)
 
     @property
+    def kept(self) -> Mapping[str, str]:
+        """Unit to the stage, as the tables call it, of our network that is kept beside the mask that is shown."""
+        ours = {(row.unit, row.keep): row for row in reversed(nearest(self.rows)) if row.method == self.ours}
+        return {unit: stage(refit=ours[unit, keep].refit) for unit, (keep, _, _) in self.pictures.items()}
+
+    @property
+    def saved(self) -> str:
+        """Which networks are kept, and why those."""
+        if not self.has_refit:
+            return "The networks in pruned*.safetensors have the weights as the method left them."
+        kept = "; ".join(f"{unit}s: {weights}" for unit, weights in self.kept.items())
+        return (
+            "Of its own weights and the refitted ones those are in pruned*.safetensors, and in the headline of report.html, "
+            f"whose outputs are nearer to the dense network's on the calibration examples ({kept})."
+        )
+
+    @property
     def units(self) -> tuple[str, ...]:
         """All units, in their order."""
         return tuple(dict.fromkeys(row.unit for row in self.rows if row.method != DENSE))
 
-    def accuracy(self, unit: str, keep: Keep, method: str, refit: bool) -> float:
-        """Mean accuracy over seeds, in percent."""
-        key = (unit, keep, method, refit)
-        found = [row.accuracy for row in self.rows if (row.unit, row.keep, row.method, row.refit) == key]
-        return 100 * summarize(found).mean
+    def accuracy(self, unit: str, keep: Keep, method: str) -> float:
+        """Mean accuracy over seeds, in percent, of the nearest networks."""
+        rows = [row for row in nearest(self.rows) if (row.unit, row.keep, row.method) == (unit, keep, method)]
+        return 100 * summarize([row.accuracy for row in rows]).mean
 
     @property
     def dense(self) -> float:
@@ -67,8 +83,8 @@ class Story:
         """What was found: the smallest size at which our method stays within a point of the dense network."""
         parts = []
         for unit in self.units:
-            keep = smallest_good(self.rows, unit, self.ours, refit=self.has_refit)
-            accuracy = self.accuracy(unit, keep, self.ours, self.has_refit)
+            keep = smallest_good(self.rows, unit, self.ours)
+            accuracy = self.accuracy(unit, keep, self.ours)
             parts.append(f"{self._percent(accuracy)} with {self._amount(keep)} of the {unit}s")
         return f"{', '.join(parts)}; {self._percent(self.dense)} with all"
 
@@ -84,10 +100,12 @@ class Story:
         else:
             who = f"{len(methods)} methods choose"
         chosen = " or ".join(f"{unit}s" for unit in self.units)
-        refit = " After each choice what is left gets the same least-squares refit." if self.has_refit else ""
+        weights = "“Own weights” are as the method left them: the dense network's, unless it refits by itself."
+        if self.has_refit:
+            weights = f"“Refitted”: what is left gets the same least-squares refit, whoever chose it. {weights}"
         return (
             f"{self.network[:1].upper()}{self.network[1:]} gets {self._percent(self.dense)} of {self.rows[0].examples:,} "
-            f"test examples right ({self.data}). Here only part of its {chosen} stays; {who} which.{refit}"
+            f"test examples right ({self.data}). Here only part of its {chosen} stays; {who} which. {weights}"
         )
 
     def reading(self, best: str) -> str:
@@ -100,9 +118,9 @@ class Story:
     @property
     def caption(self) -> str:
         """What the figure shows."""
-        stage = "after the same refit for all" if self.has_refit else "without refit"
+        weights = "after the same refit for all" if self.has_refit else "with the weights as each method left them"
         spread = " Band and bars: one standard deviation over seeds." if len(self.seeds) > 1 else ""
-        return f"Test accuracy {stage}; the vertical axis is logarithmic in the error.{spread}"
+        return f"Test accuracy {weights}; the vertical axis is logarithmic in the error.{spread}"
 
     @property
     def _compares(self) -> bool:

@@ -1,11 +1,12 @@
 """Tables: rows arranged for reading, a method to a line and a size to a column.
 
-`arrange` turns rows into blocks (one for each unit, before and after the refit) whose cells are finished text; the
-terminal's table and the page's are both drawn from them, so that they can't disagree.
+`arrange` turns rows into blocks (one for each unit, refitted and with the methods' own weights) whose cells are finished text;
+the terminal's table and the page's are both drawn from them, so that they can't disagree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from rich.table import Table
 from rich.text import Text
@@ -38,11 +39,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """The cells for one unit, before or after the refit.
+    """The cells for one unit, refitted or with the methods' own weights.
 
     Attributes:
         unit: what was pruned.
-        refit: whether the kept weights were refitted.
+        refit: whether the kept weights got the refit that is the same for all.
         keeps: the columns.
         sizes: what each column keeps, as "54 of 1,074 weights".
         cells: method to a cell for each column, `None` where nothing was measured.
@@ -57,7 +58,17 @@ class Block:
     @property
     def title(self) -> str:
         """What the block shows."""
-        return f"{self.unit}s kept, " + ("then refitted" if self.refit else "no refit")
+        return f"{self.unit}s kept, {self.stage}"
+
+    @property
+    def stage(self) -> str:
+        """What weights its networks have."""
+        return stage(refit=self.refit)
+
+
+def stage(*, refit: bool) -> str:
+    """What weights a network has, in words."""
+    return "refitted" if refit else "own weights"
 
 
 def arrange(rows: Sequence[Row]) -> tuple[Cell, tuple[Block, ...]]:
@@ -67,7 +78,7 @@ def arrange(rows: Sequence[Row]) -> tuple[Cell, tuple[Block, ...]]:
         rows: of a comparison.
 
     Returns:
-        The dense cell and the blocks, those after the refit before those without it.
+        The dense cell and the blocks, of each unit the refitted one first.
     """
     decimals = 2 if rows[0].examples >= MANY_EXAMPLES else 1
     dense = _cell(summarize([row.accuracy for row in rows if row.method == DENSE]), decimals, best=False)
@@ -85,7 +96,7 @@ def results_table(
 
     Args:
         dense: the dense network's cell, repeated in every column.
-        blocks: the parts of the table, from top to bottom.
+        blocks: the parts of the table; those of one unit stand side by side if the terminal is wide enough.
         labels: method to the name that is shown.
         ours: method whose line is emphasized.
         width: columns of the terminal; means and spreads go on two lines where one would be too wide.
@@ -94,24 +105,50 @@ def results_table(
     Returns:
         A rich table.
     """
-    columns = max(len(block.keeps) for block in blocks)
-    texts = [cell.text for block in blocks for cells in block.cells.values() for cell in cells if cell]
-    first = max(len(block.title) for block in blocks) + 2
-    digits = max(len(cell.spread) for block in blocks for cells in block.cells.values() for cell in cells if cell)
-    stacked = first + columns * (max(map(len, texts)) + len(mark) + 3) > width
+    cells = [cell for block in blocks for line in block.cells.values() for cell in line if cell]
+    digits = max(len(cell.spread) for cell in cells)
+    mean = max(len(cell.mean) for cell in cells)
+    names = ["dense network", *(labels.get(method, method) for block in blocks for method in block.cells)]
+    groups = [tuple(members) for _, members in groupby(blocks, key=lambda block: block.unit)]
+
+    def fits(letters: int) -> bool:
+        cell = letters + len(mark)
+        lines = (sum(max(len(one.stage), cell) + 2 + (len(one.keeps) - 1) * (cell + 2) for one in group) for group in groups)
+        return max(map(len, names)) + 2 + max(lines) <= width
+
+    if not fits(max(mean, digits + 2)):
+        groups = [(block,) for block in blocks]
+    stacked = not fits(mean + 3 + digits if digits else mean)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    for _ in range(columns):
+    for _ in range(max(sum(len(block.keeps) for block in group) for group in groups)):
         table.add_column(justify="right", no_wrap=True)
-    for number, block in enumerate(blocks):
+    for number, group in enumerate(groups):
         if number:
             table.add_row()
-        table.add_row(Text(block.title, "bold"), *(Text(keep_label(keep) + " " * len(mark), "bold") for keep in block.keeps))
-        table.add_row(Text("dense network", "dim"), *(_rich(dense, digits, stacked, mark) for _ in block.keeps), style="dim")
-        for method, cells in block.cells.items():
-            name = Text(labels.get(method, method), "cyan" if method == ours else "")
-            table.add_row(name, *(_rich(cell, digits, stacked, mark) for cell in cells))
+        _add_group(table, group, dense, labels, ours=ours, texts=lambda cell: _rich(cell, digits, stacked, mark), mark=mark)
     return table
+
+
+def _add_group(
+    table: Table,
+    group: Sequence[Block],
+    dense: Cell,
+    labels: Mapping[str, str],
+    *,
+    ours: str,
+    texts: Callable[[Cell | None], Text],
+    mark: str,
+) -> None:
+    """The lines of blocks of one unit, side by side."""
+    stages = [text + " " * len(mark) for block in group for text in (block.stage, *[""] * (len(block.keeps) - 1))]
+    sizes = [keep_label(keep) + " " * len(mark) for block in group for keep in block.keeps]
+    table.add_row(Text(f"{group[0].unit}s kept", "bold"), *(Text(stage, "bold") for stage in stages))
+    table.add_row("", *(Text(size, "bold") for size in sizes))
+    table.add_row(Text("dense network", "dim"), *(texts(dense) for _ in sizes), style="dim")
+    for method in group[0].cells:
+        name = Text(labels.get(method, method), "cyan" if method == ours else "")
+        table.add_row(name, *(texts(cell) for block in group for cell in block.cells[method]))
 
 
 def _rich(cell: Cell | None, digits: int, stacked: bool, mark: str) -> Text:

@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import annealsubnet
+from annealsubnet.cli.commands import parse
 from annealsubnet.cli.methods import known_methods
+from annealsubnet.cli.prune import polish_rounds
 from annealsubnet.report import read_rows
 
 FILES = ["accuracy.png", "accuracy.svg", "config.json", "mask-weight.safetensors", "mask.safetensors"]
@@ -38,17 +41,25 @@ def test_batches_and_pairs_of_arrays_are_data(command, words) -> None:
     assert command("prune", *words, "--seed", 0, "--unit", "weight", "--quiet") == 0
 
 
-def test_few_methods_are_shown_before_the_refit_too(command, capsys) -> None:
-    assert command("prune", "mine:pairs", "--method", "magnitude", "--seed", 0, "--unit", "weight") == 0
-    text = capsys.readouterr().out
-    assert "weights kept, then refitted" in text and "weights kept, no refit" in text
-    assert command("prune", "mine:pairs", "--seed", 0, "--unit", "weight") == 0
-    assert "no refit" not in capsys.readouterr().out
+@pytest.mark.parametrize("methods", [["--method", "magnitude"], []], ids=["one", "all"])
+def test_own_weights_are_shown_beside_the_refitted(command, capsys, methods) -> None:
+    assert command("prune", "mine:pairs", *methods, "--seed", 0, "--unit", "weight") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["weights", "kept", "refitted", "own", "weights"] for line in lines)
+
+
+@pytest.mark.parametrize(("words", "kept"), [([], "refitted"), (["--no-refit"], "own weights")])
+def test_it_says_whose_weights_the_saved_networks_have(command, capsys, words, kept) -> None:
+    assert command("prune", "mine:pairs", "--seed", 0, *words) == 0
+    assert json.loads(Path("annealsubnet-results/config.json").read_text())["networks"] == {"neuron": kept, "weight": kept}
+    said = f"(neurons: {kept}; weights: {kept})" if not words else "the weights as the method left them"
+    for text in (capsys.readouterr().out, Path("annealsubnet-results/report.html").read_text()):
+        assert said in " ".join(text.split())
 
 
 def test_without_refit_nothing_is_refitted(command, capsys) -> None:
     assert command("prune", "mine:pairs", "--no-refit", "--seed", 0, "--unit", "weight") == 0
-    assert "refitted" not in capsys.readouterr().out
+    assert "refitted" not in capsys.readouterr().out.lower()
     assert not any(row.refit for row in read_rows(Path("annealsubnet-results/results.csv")))
 
 
@@ -86,6 +97,12 @@ def test_the_same_command_gives_the_same_numbers(command) -> None:
         for path in sorted(Path().glob("annealsubnet-results*/results.csv"))
     )
     assert first == second
+
+
+def test_annealed_is_prune_as_it_is_but_in_the_demonstration() -> None:
+    assert known_methods()["annealed"] is annealsubnet.prune
+    for words, rounds in ((["mine:pairs"], None), (["--data", "digits"], None), ([], 0), (["--polish", "3"], 3)):
+        assert polish_rounds(parse(["prune", *words])) == rounds
 
 
 @pytest.mark.parametrize(("given", "timeout"), [((), 5), (("timeout=20",), 20)])

@@ -1,14 +1,17 @@
-"""A comparison gives every method the same networks, data and refit, and nothing else."""
+"""A comparison gives every method the same networks, data and refit, and measures its own weights beside them."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from flax import nnx
 
-from annealsubnet import evaluate
+from annealsubnet import evaluate, prune, refit
+from annealsubnet.networks import as_network
 from annealsubnet.report import PackageProcedures, Plan, Trial, compare, smallest_good
+from annealsubnet.statistics.weight_distance import distance_to
 
 RNGS = [nnx.Rngs(0), nnx.Rngs(1)]
 
@@ -30,7 +33,7 @@ class FakeEvaluation:
 
 
 class FakeProcedures:
-    """The accuracy of a network is the number it stands for; a refit adds 0.25."""
+    """A network is a number, its accuracy; a refit adds 0.25, and networks are as far apart as their numbers."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -42,14 +45,23 @@ class FakeProcedures:
         self.calls.append(("evaluate", model, batches, mask))
         return FakeEvaluation(model)
 
+    def adopt(self, model: Any, own: Any) -> Any:
+        return own
+
+    def distance(self, model: Any, other: Any, batches: Any) -> float:
+        self.calls.append(("distance", other, batches))
+        return abs(model - other)
+
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         self.calls.append(("refit", model, batches, mask))
         return model + 0.25
 
 
-def keeping(share: float) -> Any:
+def keeping(share: float, *, off: float = 0.0) -> Any:
+    """A method whose own network is that far below the dense one."""
+
     def method(model: Any, batches: Any, *, keep: Any, unit: str, scope: str, seed: int) -> tuple[FakeMask, Any]:
-        return FakeMask(round(100 * keep * share)), "not looked at"
+        return FakeMask(round(100 * keep * share)), model - off
 
     return method
 
@@ -71,27 +83,38 @@ def test_there_is_a_row_for_each_unit_size_method_seed_and_stage() -> None:
     }
 
 
-def test_the_refit_reads_calibration_data_and_the_evaluation_test_data() -> None:
+def test_only_the_evaluation_reads_test_data() -> None:
     procedures = FakeProcedures()
     compare(trials(), PLAN, procedures=procedures)
-    assert {(call[0], call[2].split()[0]) for call in procedures.calls} == {("evaluate", "test"), ("refit", "calibration")}
-
-
-def test_masked_and_refitted_networks_are_measured() -> None:
-    rows = compare(trials(), PLAN, procedures=FakeProcedures()).rows
-    assert {(row.seed, row.refit, row.accuracy) for row in rows} == {
-        (0, False, 0.5),
-        (0, True, 0.75),
-        (1, False, 0.625),
-        (1, True, 0.875),
+    assert {(call[0], next(word for word in call[2:] if isinstance(word, str)).split()[0]) for call in procedures.calls} == {
+        ("evaluate", "test"),
+        ("refit", "calibration"),
+        ("distance", "calibration"),
     }
 
 
-def test_without_refit_there_is_only_the_masked_network() -> None:
+def test_a_methods_own_weights_are_measured_beside_the_refit() -> None:
+    plan = Plan({"weight": {"annealed": keeping(1, off=0.125)}}, {"weight": (0.5,)})
+    rows = [row for row in compare(trials(), plan, procedures=FakeProcedures()).rows if row.unit]
+    assert [(row.seed, row.refit, row.accuracy, row.distance) for row in rows] == [
+        (0, False, 0.375, 0.125),
+        (0, True, 0.75, 0.25),
+        (1, False, 0.5, 0.125),
+        (1, True, 0.875, 0.25),
+    ]
+
+
+@pytest.mark.parametrize(("off", "kept"), [(0.125, 0.375), (0.375, 0.75)], ids=["own weights", "refitted"])
+def test_of_a_methods_two_networks_the_nearer_one_is_kept(off, kept) -> None:
+    plan = Plan({"weight": {"annealed": keeping(1, off=off)}}, {"weight": (0.5,)})
+    assert compare(trials(), plan, procedures=FakeProcedures()).networks == {("weight", 0.5): kept}
+
+
+def test_without_refit_there_is_only_the_methods_own_network() -> None:
     procedures = FakeProcedures()
     rows = compare(trials(), Plan(PLAN.methods, PLAN.keeps, stages=(False,)), procedures=procedures).rows
     assert not any(row.refit for row in rows)
-    assert {call[0] for call in procedures.calls} == {"evaluate"}
+    assert {call[0] for call in procedures.calls} == {"evaluate", "distance"}
 
 
 def test_our_masks_of_the_first_seed_are_kept() -> None:
@@ -118,9 +141,26 @@ def test_a_method_that_fails_ends_the_comparison() -> None:
 
 
 def test_the_smallest_size_within_a_point_of_the_dense_network_is_good(rows) -> None:
-    assert smallest_good(rows, "weight", "annealed", refit=True) == 0.5
-    assert smallest_good(rows, "weight", "annealed", refit=True, tolerance=0.06) == 0.25
-    assert smallest_good(rows, "weight", "magnitude", refit=True) == 0.5, "none is good: the largest"
+    assert smallest_good(rows, "weight", "annealed") == 0.5
+    assert smallest_good(rows, "weight", "annealed", tolerance=0.06) == 0.25
+    assert smallest_good(rows, "weight", "magnitude") == 0.5, "none is good: the largest"
+
+
+def test_the_package_measures_what_prune_returned_and_how_far_it_is_from_the_dense_network() -> None:
+    network = nnx.Sequential(nnx.Linear(6, 12, rngs=RNGS[0]), nnx.relu, nnx.Linear(12, 3, rngs=RNGS[0]))
+    inputs = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    batches = [(inputs, np.argmax(network(inputs), axis=1))]
+    options = {"keep": 0.3, "unit": "weight", "scope": "network", "seed": 0}
+    plan = Plan({"weight": {"annealed": partial(prune, effort=0)}}, {"weight": (0.3,)})
+    found = compare([Trial(0, network, batches, batches)], plan)
+    mask, own = prune(network, batches, effort=0, **options)
+    traced = as_network(network, inputs)
+    for row, pruned in zip(found.rows[1:], (own, refit(network, mask, batches)), strict=True):
+        assert row.loss == pytest.approx(evaluate(pruned, batches).loss, rel=1e-5)
+        assert row.distance == pytest.approx(distance_to(traced, batches, params=traced.replace(pruned).params), rel=1e-4)
+    assert found.rows[1].distance < found.rows[2].distance, "polished, its own weights are nearer"
+    saved = found.networks["weight", 0.3].params
+    assert all(np.array_equal(value, saved[path]) for path, value in traced.replace(own).params.items())
 
 
 def test_networks_of_one_architecture_share_programs_and_not_results() -> None:
@@ -148,7 +188,7 @@ def test_networks_with_more_than_parameters_share_nothing() -> None:
 
 def test_a_method_that_asks_is_told_whether_a_refit_will_follow() -> None:
     def method(model: Any, batches: Any, *, keep: Any, unit: str, scope: str, seed: int, refit: bool) -> tuple[FakeMask, Any]:
-        return FakeMask(7 if refit else 3), None
+        return FakeMask(7 if refit else 3), model
 
     for stages in ((False, True), (True,), (False,)):
         plan = Plan({"weight": {"annealed": method}}, {"weight": (0.5,)}, stages=stages)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annealsubnet.report import Row, keep_label, parse_keep, read_rows, summarize, write_rows
+from annealsubnet.report import Row, keep_label, nearest, parse_keep, read_rows, summarize, write_rows
 
-ROW = Row("weight", 0.05, "annealed", 3, True, 54, 1074, 0.9321, 0.25, 360, 60, 1100, 2200, 0.5, 0.25, 0.125)
+ROW = Row("weight", 0.05, "annealed", 3, True, 54, 1074, 0.9321, 0.25, 0.0625, 360, 60, 1100, 2200, 0.5, 0.25, 0.125)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
@@ -26,6 +26,14 @@ def test_rows_survive_the_file_they_are_written_to(tmp_path) -> None:
     rows = (ROW, dataclasses.replace(ROW, keep=200, refit=False, accuracy=1 / 3, unit="neuron"))
     write_rows(rows, tmp_path / "results.csv")
     assert read_rows(tmp_path / "results.csv") == rows
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1]), st.booleans(), st.floats(0, 9)), max_size=9))
+def test_the_nearest_networks_are_one_for_each_choice_and_none_is_nearer(given: list[tuple[int, bool, float]]) -> None:
+    rows = [dataclasses.replace(ROW, seed=seed, refit=refit, distance=distance) for seed, refit, distance in given]
+    kept = nearest(rows)
+    assert [row.seed for row in kept] == list(dict.fromkeys(row.seed for row in rows))
+    assert all(row.distance == min(other.distance for other in rows if other.seed == row.seed) for row in kept)
 
 
 def test_a_file_with_other_columns_is_refused(tmp_path) -> None:
