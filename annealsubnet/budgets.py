@@ -21,6 +21,23 @@ Keep = Any
 SCOPES = ("network", "layer", "neuron")
 
 
+class ExcludeError(ValueError):
+    """A refusal that speaks of the argument `exclude`; whoever calls it otherwise, as the command does, words it anew.
+
+    Args:
+        sentence: with `{exclude}` where the argument is named.
+        layer: what is advised to be excluded, if anything.
+    """
+
+    def __init__(self, sentence: str, layer: str | None = None) -> None:
+        self.sentence, self.layer = sentence, layer
+        super().__init__(self.worded("exclude" if layer is None else f'exclude=("{layer}",)'))
+
+    def worded(self, exclude: str) -> str:
+        """The sentence with other words for the argument."""
+        return self.sentence.replace("{exclude}", exclude)
+
+
 @dataclass(frozen=True)
 class Budget:
     """Exact counts of the units that stay.
@@ -86,7 +103,7 @@ def budget_of(model: Any, *, keep: Keep, unit: str, scope: str, exclude: Iterabl
         selected = tuple(name for name in places.shapes if name not in excluded)
         wanted = dict.fromkeys(selected, keep)
     if not selected:
-        raise ValueError(f"There are no {unit}s to select: {places.reason_for_none()}.")
+        raise ExcludeError(f"There are no {unit}s to select: {places.reason_for_none()}.")
     return _resolve(keep, wanted, selected, unit, scope, places)
 
 
@@ -158,12 +175,13 @@ class _Places:
         site = self.aliases.get(name, name)
         if site not in self.shapes:
             known = sorted({*self.shapes, *self.aliases, *(self.without if argument == "exclude" else ())})
-            raise ValueError(f"{argument} names {name!r}, which the network does not have; it has {known}.")
+            found = f"names {name!r}, which the network does not have; it has {known}."
+            raise ExcludeError(f"{{exclude}} {found}") if argument == "exclude" else ValueError(f"{argument} {found}")
         return site
 
     def reason_for_none(self) -> str:
         if self.shapes:
-            return f"keep and exclude leave none of {sorted(self.shapes)}"
+            return f"keep and {{exclude}} leave none of {sorted(self.shapes)}"
         return "; ".join(f"{name!r}: {reason}" for name, reason in self.without.items()) or "the network has none"
 
 
@@ -180,9 +198,10 @@ def _weight_places(model: Any, exclude: Iterable[str], scope: str) -> _Places:
         }
     left = [name for name in unsupported if name not in set(exclude)]
     if left:
-        raise ValueError(
+        raise ExcludeError(
             f"The kernel of {left[0]!r} is used by no supported layer (Dense, Conv and the projections of attention are), or "
-            f'does not run; leave it alone with exclude=("{left[0]}",).'
+            "does not run; leave it alone with {exclude}.",
+            left[0],
         )
     shapes = {name: tuple(params[path].shape) for name, path in kernels.items()}
     layers = dict(model.layers) if isinstance(model, Network) else {}

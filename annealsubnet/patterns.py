@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from annealsubnet.budgets import Budget, Keep, budget_of
+from annealsubnet.budgets import Budget, ExcludeError, Keep, budget_of
 from annealsubnet.networks import Layer
 
 
@@ -47,9 +47,10 @@ class Pattern:
         neurons = layer.outputs // layer.groups
         for size, found, what in ((self.inputs, layer.fan_in, "inputs"), (self.neurons, neurons, "neurons")):
             if found % size:
-                raise ValueError(
+                raise ExcludeError(
                     f"The pattern {self.text!r} does not divide the {found} {what} of layer {layer.name!r}; choose another "
-                    f'pattern, or leave the layer alone with exclude=("{layer.name}",).'
+                    "pattern, or leave the layer alone with {exclude}.",
+                    layer.name,
                 )
 
 

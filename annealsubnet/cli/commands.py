@@ -63,6 +63,9 @@ class Prune(Source):
     pattern: Annotated[str | None, _word("N:M|BxC")] = None
     """Pattern of the zeros, for weights: 2:4 keeps 2 of every 4 inputs of a neuron, 4x1 blocks of 4 inputs by 1 neuron."""
 
+    exclude: Annotated[tuple[str, ...], _word("NAME ...")] = ()
+    """Layers to leave as they are, one or more, by the names that mask files and messages have for them."""
+
     method: Annotated[tuple[str, ...], _word("NAME ...")] = ()
     """Methods to compare (annealed, magnitude, ...), one or more; all that can choose the unit if not given."""
 
@@ -78,8 +81,8 @@ class Prune(Source):
     """Options of --sampler, such as num_reads=20. (tabu takes timeout=5 ms a problem by default.)"""
 
     polish: Annotated[int | None, _word("INT")] = None
-    """Rounds of exchanges of weights over all layers at once, behind the layers' own selections; seconds to minutes each. By
-    default 3, as in annealsubnet.prune; 0 where nothing is said of network and data, so that this demonstration is short."""
+    """Rounds of exchanges of weights over all layers at once, behind the layers' own selections; seconds to minutes each.
+    By default 3, as in annealsubnet.prune; 0 where nothing is said of network and data, so that this demonstration is short."""
 
     budget_seconds: Annotated[float | None, _word("SECONDS")] = None
     """QPU access time that --sampler leap may spend, over all sizes and seeds."""

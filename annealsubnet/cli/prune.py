@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from annealsubnet import report
+from annealsubnet.budgets import ExcludeError
 from annealsubnet.cli.commands import Prune
 from annealsubnet.cli.leap import leap_sampler
 from annealsubnet.cli.methods import Method, chosen_methods, known_methods, patterned
@@ -88,7 +89,11 @@ def prune(
     plan = _plan(options, methods)
     with stages.timed("load"):
         subject = subject_of(options)
-    comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
+    try:
+        comparison = _compare(options, plan, subject, procedures, stages, check_interrupt)
+    except ExcludeError as error:
+        name = "" if error.layer is None else f" {shlex.quote(error.layer)}"
+        raise Refusal(error.worded(f"--exclude{name}")) from error
     story, shown = _story(plan, subject, comparison)
     files = _files(comparison, procedures, shown)
     _print_results(output, story)
@@ -114,6 +119,8 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
     if options.pattern is not None:
         units, asked = ("weight",), _pattern_keeps(options, asked)
         known = patterned(known, options.pattern, options.method)
+    if options.exclude:
+        known = {name: partial(method, exclude=options.exclude) for name, method in known.items()}
     methods: dict[str, Mapping[str, Method]] = {unit: chosen_methods(known, unit, options.method) for unit in units}
     first = methods[units[0]]
     return report.Plan(
@@ -252,6 +259,7 @@ def _write(
     asked = {
         **subject.facts,
         **{f"{unit}s kept": f"{text} of {_WHOLE[plan.scopes[unit]]}" for unit, text in sizes.items()},
+        **({"layers left alone": ", ".join(options.exclude)} if options.exclude else {}),
         "methods": ", ".join(story.labels.get(method, method) for method in _methods(plan)),
         "seeds": ", ".join(map(str, story.seeds)),
     }

@@ -102,7 +102,7 @@ def mask_figure(layers: Mapping[str, np.ndarray], unit: str, *, shape: tuple[int
     """
     with rc_context(_STYLE):
         if unit == "weight":
-            layer, kept = next(iter(layers.items()))
+            layer, kept = min(layers.items(), key=lambda each: bool(np.all(each[1])))  # the first that lost any
             picture, caption = _weights_picture(np.asarray(kept), shape)
             figure = _picture(picture, f"{layer}: {caption}")
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annealsubnet import cli
+from annealsubnet import Mask, cli
 
 OWN = """
 import jax
@@ -114,6 +114,20 @@ def training():
     return Training(), (X, Y), (X, Y)
 
 
+class Loose(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.inner, self.spare = nnx.Linear(6, 6, rngs=rngs), nnx.Linear(6, 6, rngs=rngs)
+        self.outer = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.outer(nnx.relu(self.inner(x)))
+
+
+def loose():
+    return Loose(), (X, Y), (X, Y)
+
+
 def no_model():
     return "a network", (X, Y), (X, Y)
 """
@@ -142,6 +156,8 @@ OPTIONS = {
     "no such option of D-Wave's": (["--sampler", "simulated-annealing", "--sampler-option", "sweeps=10"], "sweeps"),
     "an option of no sampler": (["--sampler-option", "num_reads=10"], "needs --sampler"),
     "an option without value": (["--sampler", "annealer", "--sampler-option", "num_reads"], "write NAME=VALUE"),
+    "no such layer": (["--exclude", "fc9"], "--exclude names 'fc9', which the network does not have; it has ['layers/0', 'la"),
+    "no layer left": (["--exclude", "layers/0", "layers/2"], "keep and --exclude leave none of"),
     "a method for another unit": (["--method", "activation"], "activation"),
     "no heads": (["--unit", "head", "--method", "magnitude"], "head"),
 }
@@ -180,6 +196,24 @@ def test_options_that_do_not_exist_are_refused(capsys, name) -> None:
     method = [] if "--method" in words else ["--method", "annealed"]
     size = [] if "--keep" in words else ["--keep", ".5"]
     assert says in refused(capsys, "prune", "mine:good", "--seed", "0", *unit, *method, *size, *words)
+
+
+@pytest.mark.parametrize("method", ["annealed", "magnitude"])
+def test_the_command_goes_through_with_the_option_that_its_refusal_advises(capsys, method) -> None:
+    words = ["prune", "mine:good", "--seed", "0", "--unit", "weight", "--pattern", "2:4", "--method", method]
+    said = refused(capsys, *words)
+    assert "does not divide the 6 inputs of layer 'layers/0'" in said and "exclude=" not in said
+    advised = said[said.index("--exclude") :].rstrip(".\n").split()
+    assert cli.main([*words, *advised, "--quiet"]) == 0
+    kept = Mask.load("annealsubnet-results/mask.safetensors").kept
+    assert kept["layers/0"].all() and (kept["layers/2"].reshape(2, 4, 3).sum(1) == 2).all()
+    assert "<td>layers/0</td>" in Path("annealsubnet-results/report.html").read_text()
+
+
+def test_a_kernel_that_no_layer_uses_is_refused_with_the_option_that_leaves_it_alone(capsys) -> None:
+    words = ["prune", "mine:loose", "--seed", "0", "--unit", "weight", "--keep", ".5", "--method", "magnitude", "--quiet"]
+    assert "leave it alone with --exclude spare." in refused(capsys, *words)
+    assert cli.main([*words, "--exclude", "spare"]) == 0
 
 
 def test_a_mask_that_is_truncated_foreign_or_for_another_network_is_refused(capsys) -> None:

@@ -68,6 +68,12 @@ def test_masks_are_drawn_as_what_they_are(layers, unit, shape, says) -> None:
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_the_first_layer_that_lost_weights_is_drawn() -> None:
+    whole, pruned = np.ones((64, 32), bool), np.eye(32, dtype=bool)
+    for layers, drawn in (({"fc1": whole, "fc2": pruned, "fc3": pruned}, "fc2"), ({"fc1": whole, "fc2": whole}, "fc1")):
+        assert mask_figure(layers, "weight").axes[0].get_title(loc="left").startswith(f"{drawn}: ")
+
+
 @given(st.lists(FINITE, min_size=1, max_size=12))
 def test_labels_are_kept_apart_in_order_and_inside(values: list[float]) -> None:
     order = sorted(values, reverse=True)
