@@ -393,3 +393,24 @@ def test_what_would_not_be_read_is_refused(options, error, words):
 def test_curves_are_followed_for_at_least_one_weight(max_kept, error):
     with pytest.raises(error, match="max_kept must be"):
         unwrap(weight_curves)(Network(), [example(Network())], max_kept=max_kept)
+
+
+@pytest.mark.parametrize("curvature", [False, True])
+def test_inputs_that_never_vary_do_no_harm(curvature):
+    """Behind them the hidden neurons never vary either: nothing but rounding is left of their covariances."""
+    rng = np.random.default_rng(0)
+    shapes = {"first": (68, 16), "out": (16, 3)}
+    params = {
+        name: {"kernel": jnp.asarray(rng.normal(size=shape) / 8, jnp.float32), "bias": jnp.zeros(shape[1])}
+        for name, shape in shapes.items()
+    }
+    model = from_function(lambda values, x, tap: tap.dense("out", jax.nn.relu(tap.dense("first", x))), params)
+    for value in (0.7, 1.0, 5.0):
+        inputs = np.full((60, 68), value, np.float32)
+        mask, pruned = prune(model, [inputs], keep=0.3, polish=0, effort=0, curvature=curvature, seed=0)
+        assert mask.kept_count == round(0.3 * mask.size)
+        network = as_network(model, inputs)
+        params_left = network.replace(pruned).params
+        np.testing.assert_allclose(
+            network.apply(params_left, inputs), network.apply(network.params, inputs), rtol=1e-3, atol=1e-3
+        )

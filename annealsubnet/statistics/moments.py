@@ -24,8 +24,11 @@ from annealsubnet.batches import stream
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunk_size, chunks
 
-# Variances below this share of the second moment are rounding: sums within a chunk are float32.
-_ROUNDING = 1e-6
+_ROUNDING = 2e-5
+"""Variances below this share of the second moment are rounding, for sums within a chunk are float32: inputs that never vary are
+left with up to 4e-6 of it by a thousand vectors, and 1e-5 by 400,000."""
+_SILENT = 1e-6
+"""A channel whose effect on a sum is below this share of the largest output has none."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,14 @@ class Regression:
     def centered(self) -> "Regression":
         """The same regression with the best constant taken out: covariances if the layer has a bias, else unchanged.
 
+        An input whose variance is below what float32 sums can tell has none: its row and column are zero.
+
         An error of centered moments is the error after the bias has been refitted.
         """
         if not self.with_bias:
             return self
         gram = self.gram - self.mean[:, :, None] * self.mean[:, None, :]
-        # What is left of an input that never varies is float32 rounding, of either sign.
+        # What is left of an input that never varies is rounding of either sign, and many of them make an indefinite matrix.
         varies = np.einsum("gii->gi", gram) > _ROUNDING * np.einsum("gii->gi", self.gram)
         return Regression(
             gram * varies[:, :, None] * varies[:, None, :],
@@ -217,7 +222,7 @@ def through_targets(network: Network, layer: str, now: Params, then: Params, inp
     energy = jnp.square(centered).mean(axes)
     gain = (centered * added).mean(axes) / jnp.where(energy > 0, energy, 1.0)
     # A channel that does not vary, or that its BatchNorm silences, can make up for nothing.
-    speaks = jnp.abs(gain) * jnp.sqrt(energy) > _ROUNDING * jnp.abs(returned).max()
+    speaks = jnp.abs(gain) * jnp.sqrt(energy) > _SILENT * jnp.abs(returned).max()
     return read, jnp.where(speaks, returned + (wanted - total) / jnp.where(speaks, gain, 1.0), dense)
 
 

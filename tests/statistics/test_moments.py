@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 
 from annealsubnet.networks import as_network
+from annealsubnet.solvers.select_refit import error_curves
 from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression, through_targets
 from tests.models import residual
 
@@ -159,3 +160,17 @@ def test_moments_of_half_floats_do_not_overflow():
     )
     (moments,) = input_moments(network, [inputs.astype(np.float16)]).values()
     np.testing.assert_allclose(moments.gram[0], 900.0)
+
+
+@pytest.mark.parametrize("count", [60, 1000, 20_000])
+def test_many_inputs_that_never_vary_are_dead_whatever_their_values(count):
+    rng = np.random.default_rng(0)
+    inputs = np.concatenate([rng.normal(size=(count, 2)), np.tile(rng.uniform(0.05, 8, size=200), (count, 1))], 1)
+    inputs = inputs.astype(np.float32)
+    network = as_network(nnx.Linear(202, 2, rngs=nnx.Rngs(0)), inputs)
+    (moments,) = input_moments(network, [inputs]).values()
+    centered = self_regression(next(iter(network.layers.values())), moments, network.params).centered()
+    assert not centered.gram[0, 2:].any() and not centered.cross[0, 2:].any()
+    for method in ("forward", "backward"):
+        curves = error_curves(centered.gram[0], centered.cross[0], centered.target_energy[0], method=method)
+        assert (curves.error[2] < 0.05 * curves.error[0]).all() and set(curves.order[:2].ravel().tolist()) == {0, 1}
