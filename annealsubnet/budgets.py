@@ -46,8 +46,8 @@ class Budget:
         unit: "weight", "neuron" or "head".
         scope: "network": all units compete for `total`; "layer": each site keeps `counts`; "neuron": each neuron of a layer
             keeps `counts` of its fan-in.
-        shapes: shape of the units of each site, those left alone included (a kernel's own shape; else `[units]`).
-        selected: the sites that units are removed from, in the order of running; all other sites are left alone.
+        shapes: shape of the units of each site, those that lose none included (a kernel's own shape; else `[units]`).
+        selected: the sites that units are removed from, in the order of running; all other sites keep theirs.
         counts: kept units of each selected site (of each neuron, for scope "neuron"); empty for scope "network".
         total: kept units over all selected sites.
         layers: for scope "neuron" the layer of each selected site.
@@ -77,10 +77,10 @@ def budget_of(model: Any, *, keep: Keep, unit: str, scope: str, exclude: Iterabl
 
     Args:
         model: a `Network`, or a model with an example; for weights with scope "network" or "layer" any model does.
-        keep: a fraction in (0, 1], a count, or a mapping from layer to either; a layer that a mapping leaves out is left alone.
+        keep: a fraction in (0, 1], a count, or a mapping from layer to either; a layer that a mapping leaves out loses none.
         unit: "weight", "neuron" or "head".
         scope: "network", "layer", or (for weights) "neuron"; a mapping makes "network" mean "layer".
-        exclude: layers to leave alone.
+        exclude: layers that lose none.
 
     Raises:
         ValueError: for a `keep` outside (0, 1] or of more units than there are or of none, an unknown scope or layer, a kernel
@@ -117,7 +117,7 @@ def keep_best(scores: Mapping[str, Any], budget: Budget) -> dict[str, np.ndarray
         budget: from `budget_of`.
 
     Returns:
-        Boolean arrays for `Mask.of`; all True at the sites that are left alone.
+        Boolean arrays for `Mask.of`; all True at the sites that lose none.
 
     Raises:
         ValueError: for a site without scores, or with scores of another shape or not finite.

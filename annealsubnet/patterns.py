@@ -94,7 +94,7 @@ def pattern_budget(
             whole blocks.
         unit: "weight" if there is a pattern.
         scope: as in `budget_of`; with a pattern every neuron of a layer keeps equally many, whatever it says.
-        exclude: layers to leave alone.
+        exclude: layers that lose no weight.
 
     Raises:
         ValueError: as `budget_of` and `parse_pattern`; or for a pattern of neurons or heads, one that does not divide a layer,

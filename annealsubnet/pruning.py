@@ -88,7 +88,7 @@ def prune(
         unit: "weight", "neuron" (Dense columns, Conv channels) or "head" (of attentions). Biases, and the neurons of the last
             layer, are not units.
         scope: over which units `keep` counts: the "network", each "layer", or (weights) the fan-in of each "neuron".
-        exclude: layers to leave as they are.
+        exclude: layers from which nothing is removed, like those that a mapping leaves out; a refit still adapts their weights.
         pattern: of the zeros in a kernel (weights only): "N:M", such as "2:4", which says itself how much stays, or blocks
             "BxC" of inputs by neurons (`annealsubnet.patterns`).
         sampler: any `dimod.Sampler`, to solve the selection as binary quadratic models; by default the exact

@@ -55,6 +55,8 @@ def refit(
 ) -> Any:
     """Apply a mask and refit what it keeps, whoever made it.
 
+    The refit begins at the first layer that lost a weight; every layer behind it is refitted, those that lost none too.
+
     Args:
         model: the dense network: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`.
         mask: for this model.

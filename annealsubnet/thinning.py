@@ -53,7 +53,8 @@ def thin(
     that is trained or fitted (`annealsubnet.baselines.gradual` takes it as `choose`).
 
     Args:
-        model, batches, keep, exclude, loss, seed: as in `annealsubnet.prune`; weights that are zero are not brought back.
+        model, batches, keep, exclude, loss, seed: as in `annealsubnet.prune`; weights that are zero are not brought back, and
+            those of excluded layers stay as they are.
         unit: "weight".
         scope: "network" or "layer".
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help.

@@ -414,3 +414,26 @@ def test_inputs_that_never_vary_do_no_harm(curvature):
         np.testing.assert_allclose(
             network.apply(params_left, inputs), network.apply(network.params, inputs), rtol=1e-3, atol=1e-3
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "adapted"),
+    [({"polish": 0}, True), ({"polish": 1}, True), ({"unit": "neuron"}, True), ({"refit": False}, False)],
+)
+def test_excluded_layers_lose_nothing_and_are_refitted_with_the_rest(options, adapted):
+    model = Network()
+    inputs = example(model)
+    mask, pruned = prune(model, [inputs], keep=0.4, exclude=("second",), effort=0, seed=0, **options)
+    assert "second" not in mask.kept or mask.kept["second"].all()
+    moved = not np.array_equal(pruned.second.kernel[...], model.second.kernel[...])
+    assert moved == adapted
+
+
+def test_thinning_and_baselines_leave_excluded_layers_as_they_are():
+    model = Network()
+    inputs = example(model)
+    names = ("obc", "sparsegpt", "alps", "chita", "surgeon", "woodfisher")
+    for method in (thin, *(getattr(baselines, name) for name in names)):
+        labels = np.arange(len(inputs)) % 3
+        _, pruned = method(model, [(inputs, labels)], keep=0.4, exclude=("second",), seed=0)
+        np.testing.assert_array_equal(pruned.second.kernel[...], model.second.kernel[...])

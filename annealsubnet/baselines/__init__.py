@@ -10,7 +10,8 @@ Arguments of all:
     keep: a fraction in (0, 1], a count, or a mapping from layer to either.
     unit: "weight", "neuron" or "head".
     scope: "network" (all layers compete), "layer", or for weights "neuron".
-    exclude: layers that are left alone.
+    exclude: layers from which nothing is removed; their weights change only where `gradual` trains, `osscar`
+        refits what reads the neurons, or `refit` follows.
     pattern: "N:M" in place of `keep`, of the methods that have it (`magnitude`, `wanda`, `sparsegpt`, `obc`, `forward`, `alps`,
         `sparse_swaps`).
     seed: read by what draws numbers (`random`, `gradual`); the same seed gives the same mask.
