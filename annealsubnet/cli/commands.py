@@ -64,7 +64,8 @@ class Prune(Source):
     """Pattern of the zeros, for weights: 2:4 keeps 2 of every 4 inputs of a neuron, 4x1 blocks of 4 inputs by 1 neuron."""
 
     exclude: Annotated[tuple[str, ...], _word("NAME ...")] = ()
-    """Layers to leave as they are, one or more, by the names that mask files and messages have for them."""
+    """Layers from which nothing is removed, one or more, by the names that mask files and messages have for them; a refit still
+    adapts their weights."""
 
     method: Annotated[tuple[str, ...], _word("NAME ...")] = ()
     """Methods to compare (annealed, magnitude, ...), one or more; all that can choose the unit if not given."""

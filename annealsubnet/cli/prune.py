@@ -259,7 +259,7 @@ def _write(
     asked = {
         **subject.facts,
         **{f"{unit}s kept": f"{text} of {_WHOLE[plan.scopes[unit]]}" for unit, text in sizes.items()},
-        **({"layers left alone": ", ".join(options.exclude)} if options.exclude else {}),
+        **({"nothing removed from": ", ".join(options.exclude)} if options.exclude else {}),
         "methods": ", ".join(story.labels.get(method, method) for method in _methods(plan)),
         "seeds": ", ".join(map(str, story.seeds)),
     }
