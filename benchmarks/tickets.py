@@ -5,8 +5,8 @@ runs in the same loop on the same examples in the same order, keeps exactly the 
 its own that ends at the count of examples at which it is read: a run for each count (a pass is 55,000 images of MNIST, so 1.1
 passes are one epoch of all 60,000). Steps were tuned on the validation part (docs/tickets.md); accuracies are on the test part,
 `--split validation` reads the other. With --shift every method sees images shifted by up to one pixel; with --smoothing every
-rule has its labels smoothed by that share. `read` counts the examples that checks pass, too. The searches without gradients
-judge masks on 500 examples each. Seconds are processor time.
+rule has its labels smoothed by that share. `read` counts the examples that checks pass, too. The searches without scores
+judge a mask on `--judged-on` examples, and get as many evaluations as `--passes` has room for. Seconds are processor time.
 Rows that are in the folder already are not measured again; differences are paired over seeds.
 """
 
@@ -27,6 +27,7 @@ from annealsubnet.examples.ticket_networks import ticket_network
 from annealsubnet.losses import cross_entropy, smoothed_cross_entropy
 from annealsubnet.networks import Network, as_network
 from annealsubnet.tickets import (
+    Blocks,
     Check,
     Rule,
     annealed,
@@ -37,6 +38,7 @@ from annealsubnet.tickets import (
     latent_scores,
     random_masks,
     sampled,
+    sequential_blocks,
     supermask,
 )
 
@@ -48,7 +50,14 @@ RULES: dict[str, Callable[..., Rule]] = {
     "edge-popup": edge_popup,
     "supermask": supermask,
 }
-SEARCHES = {"genetic": genetic, "greedy exchanges": greedy_exchanges, "random masks": random_masks}
+SEARCHES: dict[str, Callable[..., Mask]] = {
+    "blocks": sequential_blocks,
+    "blocks, temperature zero": partial(sequential_blocks, blocks=Blocks(temperature=0.0)),
+    "blocks, no couplings": partial(sequential_blocks, blocks=Blocks(coupling=False)),
+    "genetic": genetic,
+    "greedy exchanges": greedy_exchanges,
+    "random masks": random_masks,
+}
 FIELDS = (
     "network",
     "keep",
@@ -114,7 +123,7 @@ def found_by(
     """The mask a method finds, and the examples its rounds saw, all that it read, and its loss on held-in examples."""
     augment = shifted if options.shift else None
     if method in SEARCHES:
-        size = 500
+        size = options.judged_on
         evaluations = max(1, round(passes * sum(len(labels) for _, labels in train) / size))
         if augment is not None:
             raise SystemExit(f"--shift is not for {method}.")
@@ -193,6 +202,7 @@ def main() -> None:
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.5])
     parser.add_argument("--examples", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--judged-on", type=int, default=500, help="examples of an evaluation, for searches without scores")
     parser.add_argument("--smoothing", type=float, default=0.0, help="of labels, for every rule")
     parser.add_argument("--steps", type=named_step, nargs="+", default=[], metavar="METHOD=STEP", help="instead of the default")
     parser.add_argument("--split", default="test", choices=["test", "validation"])

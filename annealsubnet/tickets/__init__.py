@@ -16,8 +16,10 @@ from annealsubnet.tickets.initialize import initialize
 from annealsubnet.tickets.rounds import Check
 from annealsubnet.tickets.rules import Rule, annealed, edge_popup, latent_scores, sampled, supermask
 from annealsubnet.tickets.searches import genetic, greedy_exchanges, random_masks
+from annealsubnet.tickets.sequential import Blocks, sequential_blocks
 
 __all__ = [
+    "Blocks",
     "Check",
     "Rule",
     "annealed",
@@ -29,5 +31,6 @@ __all__ = [
     "latent_scores",
     "random_masks",
     "sampled",
+    "sequential_blocks",
     "supermask",
 ]

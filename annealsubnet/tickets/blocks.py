@@ -32,10 +32,11 @@ def anneal_blocks(
     moment: Float[np.ndarray, "inputs inputs"],
     mask: Bool[np.ndarray, "neurons inputs"],
     *,
-    coupling: float,
+    coupling: float | Float[np.ndarray, "neurons"],
     temperature: float,
     num_sweeps: int,
     seed: int,
+    cooled: bool = False,
     num_threads: int | None = None,
 ) -> Bool[np.ndarray, "neurons inputs"]:
     """Heat-bath sweeps of every neuron's block from its present mask.
@@ -45,18 +46,19 @@ def anneal_blocks(
         weights: of every neuron.
         moment: H of the layer's inputs.
         mask: m, where the quadratic model was taken.
-        coupling: γ, in units of the scores.
+        coupling: γ, in units of the scores, of all neurons or each.
         temperature: in units of the scores; 0 descends.
         num_sweeps: passes over the fan-in.
         seed: the same seed gives the same masks, for any number of threads.
+        cooled: whether the temperature falls to zero by four fifths of the sweeps, instead of staying.
         num_threads: by default one a processor.
 
     Returns:
         The new mask.
     """
     diagonal = np.ascontiguousarray(np.diag(moment), dtype=np.float64)
-    size = np.sqrt(np.maximum((weights**2 * diagonal).mean(axis=1, keepdims=True), 1e-30))
-    scales = np.ascontiguousarray(weights / size, dtype=np.float32)
+    strength = np.broadcast_to(coupling, len(fields))[:, None] / block_size(weights, diagonal)
+    scales = np.ascontiguousarray(weights * np.sqrt(strength), dtype=np.float32)
     arrays = (
         np.ascontiguousarray(fields, dtype=np.float32),
         scales,
@@ -69,21 +71,25 @@ def anneal_blocks(
     edges = np.linspace(0, len(fields), 4 * threads + 1 if threads > 1 else 2).astype(int)
     with ThreadPoolExecutor(threads) as pool:
         spans = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-        list(pool.map(lambda span: _sweep(*arrays, coupling, temperature, num_sweeps, key, *span), spans))
+        list(pool.map(lambda span: _sweep(*arrays, temperature, num_sweeps, cooled, key, *span), spans))
     return arrays[4]
+
+
+def block_size(weights: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
+    """The mean of each neuron's w_k² H_kk, `[neurons, 1]`: what a block is divided by."""
+    return np.maximum((weights**2 * diagonal).mean(axis=1, keepdims=True), 1e-30)
 
 
 def block_energy(
     fields: np.ndarray, weights: np.ndarray, moment: np.ndarray, mask: np.ndarray, state: np.ndarray, coupling: float
 ) -> np.ndarray:
     """E of each neuron's state, from the definition, in float64."""
-    size = np.sqrt(np.maximum((weights**2 * np.diag(moment)).mean(axis=1, keepdims=True), 1e-30))
-    change = (weights / size) * (state.astype(np.float64) - mask)
+    change = (weights / np.sqrt(block_size(weights, np.diag(moment)))) * (state.astype(np.float64) - mask)
     return -(fields * state).sum(axis=1) + 0.5 * coupling * np.einsum("ni,ij,nj->n", change, moment, change)
 
 
 @njit(**OPTIONS)
-def _sweep(fields, scales, moment, mask, state, coupling, temperature, num_sweeps, key, begin, end):
+def _sweep(fields, scales, moment, mask, state, first_temperature, num_sweeps, cooled, key, begin, end):
     size = fields.shape[1]
     pull = np.zeros(size, np.float32)
     for neuron in range(begin, end):
@@ -91,10 +97,11 @@ def _sweep(fields, scales, moment, mask, state, coupling, temperature, num_sweep
         stream = mixed(key + np.uint64(neuron + 1) * _GOLDEN)
         for sweep in range(num_sweeps):
             flips = 0
+            temperature = first_temperature * (max(0.0, 1.0 - 1.25 * sweep / num_sweeps) if cooled else 1.0)
             for i in range(size):
                 sign = np.float32(-1.0 if state[neuron, i] else 1.0)
                 scale = scales[neuron, i]
-                change = -sign * fields[neuron, i] + coupling * (sign * scale * pull[i] + 0.5 * scale * scale * moment[i, i])
+                change = -sign * fields[neuron, i] + sign * scale * pull[i] + 0.5 * scale * scale * moment[i, i]
                 accept = change < 0.0
                 if temperature > 0.0 and abs(change) < 36.0 * temperature:
                     uniform = np.float64(mixed(stream + np.uint64(sweep * size + i)) >> np.uint64(11)) * _UNIT

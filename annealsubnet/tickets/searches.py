@@ -9,7 +9,8 @@ the rank m_i + c_i and keeping the best ranked (`budgets.keep_best`), whatever t
   then exchanges a share of its units; some newcomers are random; the best survive. Fitness is the loss on a batch that the
   generation shares.
 - Greedy: with the gradient g at the mask, the exchanges of least g·δ + ½ τ |δ|² for the flips δ, which is rank m_i − g_i / τ.
-  They are made if the loss falls; τ follows the ratio of the actual to the predicted change, as a trust region does.
+  They are made if the loss falls; τ follows the ratio of the actual to the predicted change, as a trust region does. (With
+  the curvature of fan-ins besides: `sequential`.)
 
 References:
     P. Altmann and others, Finding Strong Lottery Ticket Networks with Genetic Algorithms, ECTA 2024 (arXiv 2411.04658). Theirs
@@ -68,7 +69,7 @@ class Pool:
 
 def random_masks(model: Any, batches: Batches, **options: Any) -> Mask:
     """The best of `evaluations` random masks, all judged on the same examples; called like `genetic`."""
-    return _search(model, batches, _best_of_random, **options)
+    return searched(model, batches, _best_of_random, **options)
 
 
 def genetic(model: Any, batches: Batches, **options: Any) -> Mask:
@@ -83,7 +84,7 @@ def genetic(model: Any, batches: Batches, **options: Any) -> Mask:
     Returns:
         The mask.
     """
-    return _search(model, batches, _evolved, **options)
+    return searched(model, batches, _evolved, **options)
 
 
 def greedy_exchanges(model: Any, batches: Batches, **options: Any) -> Mask:
@@ -91,10 +92,10 @@ def greedy_exchanges(model: Any, batches: Batches, **options: Any) -> Mask:
 
     A gradient counts as two evaluations.
     """
-    return _search(model, batches, _greedy, **options)
+    return searched(model, batches, _greedy, **options)
 
 
-def _search(
+def searched(
     model: Any,
     batches: Batches,
     search: Callable[[Pool], Kept],
@@ -108,6 +109,7 @@ def _search(
     batch_size: int = 500,
     seed: int,
 ) -> Mask:
+    """The mask that a search finds, its options checked (see `genetic`)."""
     if evaluations < 1:
         raise ValueError(f"evaluations is {evaluations}; at least one mask has to be judged.")
     network = as_network(model, first_inputs(batches))
