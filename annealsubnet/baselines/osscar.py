@@ -70,7 +70,9 @@ def osscar(
             for reader in site.consumers
         }
         stacked = stack(site, regressions, importance)
-        gram = stacked.gram + ridge * np.trace(stacked.gram) / len(stacked.gram) * np.eye(len(stacked.gram))
+        # Inputs that never vary leave nothing to take the mean of; any ridge tells then that no unit matters.
+        mean = float(np.diag(stacked.gram).mean()) or 1.0
+        gram = stacked.gram + ridge * mean * np.eye(len(stacked.gram))
         kept[name] = search(gram, stacked.cross, stacked.unit_of_input, count, steps=steps)
         params = Mask.of(network, unit, kept).multiply(_refitted(network, data, kept, unit, params, ridge))
     mask = Mask.of(network, unit, kept)

@@ -3,13 +3,15 @@
 from inspect import signature
 from itertools import combinations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from annealsubnet.baselines import METHODS, ON_REQUEST, gradual, osscar
 from annealsubnet.baselines.osscar import search
 from annealsubnet.budgets import budget_of
-from annealsubnet.networks import as_network
+from annealsubnet.networks import as_network, from_function
 from annealsubnet.report.names import METHODS as NAMES
 from tests.models import EXAMPLES
 
@@ -175,3 +177,21 @@ def test_osscar_prunes_neurons_and_heads(mlp):
     assert mask.kept_count == 2
     with pytest.raises(ValueError, match="give unit='neuron' or 'head'"):
         osscar(network, batches_of(mlp), keep=0.5, unit="weight")
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(1.0, -1e3), (0.0, 1.0), (1e-7, 1.0)])
+def test_osscar_keeps_as_many_neurons_that_never_vary(scale, bias):
+    rng = np.random.default_rng(0)
+    params = {
+        "hidden": {"kernel": scale * rng.normal(size=(6, 12)), "bias": np.full(12, bias)},
+        "out": {"kernel": rng.normal(size=(12, 3)), "bias": np.zeros(3)},
+    }
+    model = from_function(
+        lambda values, x, tap: tap.dense("out", jax.nn.relu(tap.dense("hidden", x))), jax.tree.map(jnp.float32, params)
+    )
+    inputs = rng.normal(size=(200, 6)).astype(np.float32)
+    mask, pruned = osscar(model, [inputs], keep=0.5, unit="neuron")
+    assert mask.kept_count == 6
+    dense = as_network(model, inputs)
+    outputs = dense.apply(dense.replace(pruned).params, inputs)
+    np.testing.assert_allclose(outputs, dense.apply(dense.params, inputs), rtol=1e-3, atol=1e-3)
