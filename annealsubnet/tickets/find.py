@@ -151,5 +151,7 @@ def _check(
         raise ValueError(f'coupling is {coupling} for unit="{budget.unit}"; it is at least 0, and above 0 for weights only.')
     if keep_from is not None and (price is not None or not budget.total / budget.size <= keep_from <= 1):
         raise ValueError(f"keep_from is {keep_from}; it is a share from that kept up to 1, and goes with keep, not with price.")
+    if keep_from is not None and not rule.counted:
+        raise ValueError(f"The rule {rule.name!r} leaves its count free until the end; leave out keep_from={keep_from}.")
     if resume and state_file is None:
         raise ValueError("resume=True needs the state_file to go on from.")

@@ -81,6 +81,7 @@ class Rule:
         draw: `(state, clock, key) -> mask`.
         rank: from scores to what the ground state keeps the largest of.
         couples: whether masks are drawn from the Boltzmann distribution of scores − price, which couplings change.
+        counted: whether the masks of rounds keep the count that is asked for.
 
     Its functions are the module's own, or frozen dataclasses: rules made alike are equal, and what is compiled for one
     serves the other.
@@ -95,6 +96,7 @@ class Rule:
     draw: Callable[[State, Clock, jax.Array], dict[str, jax.Array]]
     rank: Callable[[jax.Array], jax.Array] = jnp.asarray
     couples: bool = False
+    counted: bool = True
 
     def __post_init__(self) -> None:
         if not (0 < self.step < jnp.inf and 0 <= self.temperature < jnp.inf):
@@ -151,7 +153,7 @@ def supermask(*, step: float = 0.1) -> Rule:
 
     The expected count is left free, as in the paper, and starts at a half; the answer has the count asked for.
     """
-    return Rule("supermask", step, 0.0, 1.0, _small, _adam_through_sigmoid, _bernoulli)
+    return Rule("supermask", step, 0.0, 1.0, _small, _adam_through_sigmoid, _bernoulli, counted=False)
 
 
 def _adam(state: State, gradient: Mapping[str, jax.Array], clock: Clock, *, limit: Any = 1.0) -> State:

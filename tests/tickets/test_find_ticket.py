@@ -24,6 +24,7 @@ from annealsubnet.tickets import (
     latent_scores,
     random_masks,
     sampled,
+    sequential_blocks,
     supermask,
 )
 from annealsubnet.tickets.rounds import read_log
@@ -204,7 +205,7 @@ def test_bad_input_is_refused_in_words(case):
     with pytest.raises(ValueError, match="leaves none"):
         find_ticket(network, batches, keep=1e-6, seed=0)
     huge = network.replace(network.model.export({path: value * 1e30 for path, value in network.params.items()}))
-    for search in (find_ticket, random_masks, genetic, greedy_exchanges):
+    for search in (find_ticket, random_masks, genetic, greedy_exchanges, sequential_blocks):
         with pytest.raises(ValueError, match="rescale the weights"):
             search(huge, batches, seed=0, **({} if search is find_ticket else {"evaluations": 3}))
     with pytest.raises(ValueError, match="The loss became nan before round 1: lower step"):
@@ -218,6 +219,7 @@ def test_bad_input_is_refused_in_words(case):
         {"coupling": np.nan},
         {"coupling": 1.0, "rule": edge_popup()},
         {"keep_from": 0.1},
+        {"keep_from": 0.9, "rule": supermask()},
         {"passes": np.inf},
     ):
         with pytest.raises(ValueError, match=r"; | needs "):
