@@ -40,10 +40,9 @@ def plans(keeps: tuple[float, ...]) -> list[Plan]:
     ]
 
 
-def trial(network: str, data: examples.Data, seed: int, calibration: int) -> Trial:
-    """A trained network with its batches."""
-    named = examples.named_network(network)
-    epochs, rate = EPOCHS[network]
+def trial(named: examples.NamedNetwork, seed: int, calibration: int, *, data_seed: int, training: tuple[int, float]) -> Trial:
+    """A network trained for so many epochs at that rate, with its batches."""
+    data, (epochs, rate) = examples.load(named.data, seed=data_seed), training
     train = data.batches("train", 1000, normalize=named.normalize)
     model = examples.train(named.build(seed=seed), train, seed=seed, epochs=epochs, learning_rate=rate)
     images = min(calibration, len(data.train.inputs))
@@ -57,8 +56,7 @@ def trial(network: str, data: examples.Data, seed: int, calibration: int) -> Tri
 
 def measure(network: str, seed: int, keeps: tuple[float, ...], calibration: int, data_seed: int) -> list[Row]:
     """All rows of one network and seed."""
-    data = examples.load(examples.named_network(network).data, seed=data_seed)
-    given = trial(network, data, seed, calibration)
+    given = trial(examples.named_network(network), seed, calibration, data_seed=data_seed, training=EPOCHS[network])
     rows: list[Row] = []
     for plan in plans(keeps):
         found = compare([given], plan, report=lambda step: print(network, step, file=sys.stderr, flush=True)).rows
