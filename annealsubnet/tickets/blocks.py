@@ -1,9 +1,9 @@
 """Blocks: all neurons of a layer anneal their own fan-in, each with the curvature of its own block.
 
-A neuron with weights w over inputs of second moment H has the Gauss-Newton block w wᵀ ∘ h̄ H in the gates of its fan-in. Adam's
-scores already divide by the size of the gradient, so a block enters with its diagonal scaled to a mean of one,
+A neuron with weights w over inputs of second moment H has the Gauss-Newton block h̄ w wᵀ ∘ H in the gates of its fan-in. With
+c = √h̄ w, or whatever else it is scaled to,
 
-    G_ij = c_i c_j H_ij,   c_i = w_i / √(mean_k w_k² H_kk),      E(x) = −Σ_i f_i x_i + ½ γ (x − m)ᵀ G (x − m)
+    E(x) = −Σ_i f_i x_i + ½ (x − m)ᵀ (c cᵀ ∘ H) (x − m)
 
 and the same H serves a whole layer. Starting from x = m, a flip i costs O(d) to bring u = G (x − m) up to date and a proposal
 costs O(1), so a sweep in which few units flip is nearly free; no d × d matrix is written for a neuron.
@@ -12,6 +12,7 @@ costs O(1), so a sweep in which few units flip is nearly free; no d × d matrix 
 # Numba infers types; annotations would only repeat them.
 # mypy: disable-error-code="no-untyped-def, call-arg"
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,14 +29,13 @@ _UNIT = 2.0**-53
 
 def anneal_blocks(
     fields: Float[np.ndarray, "neurons inputs"],
-    weights: Float[np.ndarray, "neurons inputs"],
+    scales: Float[np.ndarray, "neurons inputs"],
     moment: Float[np.ndarray, "inputs inputs"],
     mask: Bool[np.ndarray, "neurons inputs"],
     *,
-    coupling: float | Float[np.ndarray, "neurons"],
     temperature: float,
     num_sweeps: int,
-    seed: int,
+    seed: int | Sequence[int],
     cooled: bool = False,
     num_threads: int | None = None,
 ) -> Bool[np.ndarray, "neurons inputs"]:
@@ -43,11 +43,10 @@ def anneal_blocks(
 
     Args:
         fields: f, the score less the price of each unit.
-        weights: of every neuron.
+        scales: c of every neuron.
         moment: H of the layer's inputs.
         mask: m, where the quadratic model was taken.
-        coupling: γ, in units of the scores, of all neurons or each.
-        temperature: in units of the scores; 0 descends.
+        temperature: in units of the energy; 0 descends.
         num_sweeps: passes over the fan-in.
         seed: the same seed gives the same masks, for any number of threads.
         cooled: whether the temperature falls to zero by four fifths of the sweeps, instead of staying.
@@ -56,12 +55,9 @@ def anneal_blocks(
     Returns:
         The new mask.
     """
-    diagonal = np.ascontiguousarray(np.diag(moment), dtype=np.float64)
-    strength = np.broadcast_to(coupling, len(fields))[:, None] / block_size(weights, diagonal)
-    scales = np.ascontiguousarray(weights * np.sqrt(strength), dtype=np.float32)
     arrays = (
         np.ascontiguousarray(fields, dtype=np.float32),
-        scales,
+        np.ascontiguousarray(scales, dtype=np.float32),
         np.ascontiguousarray(moment, dtype=np.float32),
         np.ascontiguousarray(mask),
         np.array(mask, dtype=np.bool_, order="C"),
@@ -75,17 +71,16 @@ def anneal_blocks(
     return arrays[4]
 
 
-def block_size(weights: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
-    """The mean of each neuron's w_k² H_kk, `[neurons, 1]`: what a block is divided by."""
-    return np.maximum((weights**2 * diagonal).mean(axis=1, keepdims=True), 1e-30)
+def scaled_to_one(weights: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """c of each neuron so that the diagonal of its block has a mean of one: w_i / √(mean_k w_k² H_kk)."""
+    diagonal = np.diag(moment).astype(np.float64)
+    return weights / np.sqrt(np.maximum((weights**2 * diagonal).mean(axis=1, keepdims=True), 1e-30))
 
 
-def block_energy(
-    fields: np.ndarray, weights: np.ndarray, moment: np.ndarray, mask: np.ndarray, state: np.ndarray, coupling: float
-) -> np.ndarray:
+def block_energy(fields: np.ndarray, scales: np.ndarray, moment: np.ndarray, mask: np.ndarray, state: np.ndarray) -> np.ndarray:
     """E of each neuron's state, from the definition, in float64."""
-    change = (weights / np.sqrt(block_size(weights, np.diag(moment)))) * (state.astype(np.float64) - mask)
-    return -(fields * state).sum(axis=1) + 0.5 * coupling * np.einsum("ni,ij,nj->n", change, moment, change)
+    change = scales * (state.astype(np.float64) - mask)
+    return -(fields * state).sum(axis=1) + 0.5 * np.einsum("ni,ij,nj->n", change, moment, change)
 
 
 @njit(**OPTIONS)

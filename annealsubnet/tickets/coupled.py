@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.networks import Params
-from annealsubnet.tickets.blocks import anneal_blocks
+from annealsubnet.tickets.blocks import anneal_blocks, scaled_to_one
 from annealsubnet.tickets.rules import Clock, State
 from annealsubnet.tickets.switches import Gates, Switches
 
@@ -52,12 +52,13 @@ def couple(
         fields = layer.matrix(np.asarray(state["scores"][name] - state["price"][name]))
         drawn = np.empty_like(kept)
         for group in range(layer.groups):
+            # Scores divide by the size of the gradient already, so that a block enters with its size taken out, times γ η.
+            scales = scaled_to_one(kernel[group].T, moments[name][group])
             drawn[group] = anneal_blocks(
                 fields[group].T,
-                kernel[group].T,
+                np.sqrt(coupling.strength * float(clock.step)) * scales,
                 moments[name][group],
                 kept[group].T,
-                coupling=coupling.strength * float(clock.step),
                 temperature=float(clock.temperature),
                 num_sweeps=coupling.num_sweeps,
                 seed=hash((seed, int(clock.number), number, group)) & 0x7FFFFFFF,

@@ -187,10 +187,18 @@ def _greedy(pool: Pool) -> Kept:
         moved = pool.ranked({name: kept[name] - slopes[name] / stiffness for name in budget.selected})
         predicted = sum(float((slopes[name] * (moved[name].astype(float) - kept[name])).sum()) for name in kept)
         actual = pool.loss(moved, number) - float(value)
-        stiffness *= 0.7 if actual < 0.5 * predicted < 0 else 1.0 if actual < 0.2 * predicted < 0 else 1.4
-        if predicted == 0:
-            stiffness *= 0.25
+        stiffness *= trusted(actual, predicted)
         if actual < 0:
             kept = moved
         left, number = left - 3, number + 1
     return kept
+
+
+def trusted(actual: float, predicted: float) -> float:
+    """What the price of a flip is multiplied by: less if the change that came is near to the one predicted, more if not.
+
+    Far less if nothing was flipped, and nothing predicted.
+    """
+    if predicted == 0:
+        return 0.35
+    return 0.7 if actual < 0.5 * predicted < 0 else 1.0 if actual < 0.2 * predicted < 0 else 1.4

@@ -25,11 +25,11 @@ from annealsubnet.networks import Layer
 from annealsubnet.statistics.curvature import sketched_curvature
 from annealsubnet.statistics.gradients import mean_gradients
 from annealsubnet.statistics.moments import input_moments
-from annealsubnet.tickets.blocks import anneal_blocks, block_size
-from annealsubnet.tickets.searches import Kept, Pool, searched
+from annealsubnet.tickets.blocks import anneal_blocks
+from annealsubnet.tickets.searches import Kept, Pool, searched, trusted
 from annealsubnet.tickets.switches import refuse_overflow
 
-PASSES = 6
+_PASSES = 6
 """Evaluations a round: the gradient and the curvature, each forward and back, the moments, and the held-in loss."""
 _DECAY, _FIRST_PRICE = 0.7, 1e-3
 
@@ -61,7 +61,8 @@ class Blocks:
 def sequential_blocks(model: Any, batches: Batches, *, blocks: Blocks | None = None, **options: Any) -> Mask:
     """Blocks of all neurons, annealed together, round after round; called like `genetic`, for weights.
 
-    A round counts as six evaluations. Batches of thousands of examples suit it (`batch_size=5000`).
+    A round counts as six evaluations, and the first mask, a random one, as one. Batches of thousands of examples suit it
+    (`batch_size=5000`).
 
     Args:
         model: as for `find_ticket`.
@@ -114,21 +115,19 @@ class _Model:
         curved = self.curvature * np.einsum("gio,gio->go", moved, self.gram @ moved)
         return float((self.slopes * (state.astype(float) - self.kept)).sum() + 0.5 * curved.sum())
 
-    def annealed(self, blocks: Blocks, share: float, seed: int) -> np.ndarray:
+    def annealed(self, blocks: Blocks, share: float, seed: tuple[int, ...]) -> np.ndarray:
         """The state of all blocks, by heat bath from m; `share` of the temperature is left."""
         state, fields = np.empty_like(self.kept), self.fields
         heat = share * blocks.temperature * float(np.sqrt(np.square(fields).mean()))
         for group, gram in enumerate(self.gram):
-            weights = self.kernel[group].T
             state[group] = anneal_blocks(
                 fields[group].T,
-                weights,
+                (np.sqrt(self.curvature[group]) * self.kernel[group]).T,
                 gram,
                 self.kept[group].T,
-                coupling=self.curvature[group] * block_size(weights, np.diag(gram))[:, 0],
                 temperature=heat,
                 num_sweeps=blocks.num_sweeps,
-                seed=seed + group,
+                seed=(*seed, group),
                 cooled=True,
             ).T
         return state
@@ -145,12 +144,12 @@ def _rounds(pool: Pool, blocks: Blocks) -> Kept:
     kept = pool.random(np.random.default_rng([pool.seed, 4]))
     loss, _ = pool.switches.measure(kept, *held_in)
     refuse_overflow(loss)
-    rounds, price, averaged = (pool.evaluations - 1) // PASSES, 0.0, None
+    rounds, price, averaged = (pool.evaluations - 1) // _PASSES, 0.0, None
     for number in range(rounds):
         models, averaged = _models(pool, kept, averaged, blocks, price, number)
         share = 1 - number / rounds
         ranks = {
-            name: model.layer.from_matrix(model.ranks(model.annealed(blocks, share, 1009 * (number * len(models) + place))))
+            name: model.layer.from_matrix(model.ranks(model.annealed(blocks, share, (pool.seed, 5, number, place))))
             for place, (name, model) in enumerate(models.items())
         }
         moved = pool.ranked(ranks)
@@ -159,10 +158,7 @@ def _rounds(pool: Pool, blocks: Blocks) -> Kept:
         actual = found - loss if np.isfinite(found) else np.inf
         if price == 0:
             price = _FIRST_PRICE * max(float(np.abs(model.slopes).max()) for model in models.values())
-        if all((moved[name] == kept[name]).all() for name in kept):
-            price *= 0.25
-        else:
-            price *= 0.7 if actual < 0.5 * predicted < 0 else 1.0 if actual < 0.2 * predicted < 0 else 1.5
+        price *= trusted(actual, predicted)
         if actual < 0:
             kept, loss = moved, found
     return kept

@@ -31,14 +31,6 @@ from annealsubnet.tickets.rounds import read_log
 from annealsubnet.tickets.switches import Switches
 
 
-@pytest.fixture(scope="module")
-def case():
-    data, named = load("digits", seed=0), named_network("digits-mlp")
-    batches = list(data.batches("train", 500, normalize=named.normalize, examples=400))
-    model = MLP((8, 8, 1), (24, 10), rngs=nnx.Rngs(0))
-    return as_network(initialize(model, keep=0.5, example=batches[0][0], seed=0), batches[0][0]), batches
-
-
 def same(one, other):
     return all((one.kept[name] == other.kept[name]).all() for name in one.kept)
 

@@ -2,24 +2,13 @@
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from annealsubnet import evaluate
-from annealsubnet.examples import load, named_network
-from annealsubnet.examples.architectures import MLP
-from annealsubnet.networks import as_network
-from annealsubnet.tickets import genetic, greedy_exchanges, initialize, random_masks
+from annealsubnet.tickets import genetic, greedy_exchanges, random_masks
+from annealsubnet.tickets.searches import trusted
 from annealsubnet.tickets.switches import Switches
 
 SEARCHES = [random_masks, genetic, greedy_exchanges]
-
-
-@pytest.fixture(scope="module")
-def case():
-    data, named = load("digits", seed=0), named_network("digits-mlp")
-    batches = list(data.batches("train", 500, normalize=named.normalize, examples=400))
-    model = MLP((8, 8, 1), (24, 10), rngs=nnx.Rngs(0))
-    return as_network(initialize(model, keep=0.5, example=batches[0][0], seed=0), batches[0][0]), batches
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -72,3 +61,9 @@ def test_no_evaluations_are_refused(case):
     with pytest.raises(ValueError, match="at least one mask"):
         genetic(network, batches, evaluations=0, seed=0)
     assert np.isfinite(evaluate(network, batches, random_masks(network, batches, evaluations=1, seed=0)).loss)
+
+
+def test_flips_cost_less_where_the_model_was_right_and_more_where_it_was_not():
+    assert trusted(-1.0, -1.0) < trusted(-0.4, -1.0) == 1.0 < trusted(-0.1, -1.0)
+    assert trusted(0.5, -1.0) == trusted(np.inf, -1.0) == trusted(-1.0, 0.5) > 1.0
+    assert trusted(0.0, 0.0) < trusted(-1.0, -1.0)

@@ -2,26 +2,15 @@
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from annealsubnet import Mask, evaluate
 from annealsubnet.budgets import budget_of
 from annealsubnet.examples import load, named_network
-from annealsubnet.examples.architectures import MLP
 from annealsubnet.losses import cross_entropy
-from annealsubnet.networks import as_network
 from annealsubnet.tickets import Blocks, greedy_exchanges, initialize, sequential, sequential_blocks
 from annealsubnet.tickets.draws import draws_of
 from annealsubnet.tickets.searches import Pool
 from annealsubnet.tickets.switches import Switches
-
-
-@pytest.fixture(scope="module")
-def case():
-    data, named = load("digits", seed=0), named_network("digits-mlp")
-    batches = list(data.batches("train", 500, normalize=named.normalize, examples=400))
-    model = MLP((8, 8, 1), (24, 10), rngs=nnx.Rngs(0))
-    return as_network(initialize(model, keep=0.5, example=batches[0][0], seed=0), batches[0][0]), batches
 
 
 def models_of(network, batches, blocks, price=0.0):
@@ -53,7 +42,7 @@ def test_ranks_are_differences_of_the_model_and_annealing_ends_where_no_flip_hel
     blocks = Blocks(temperature=0.0, num_sweeps=60, coupling=coupling)
     _, kept, models = models_of(network, batches, blocks)
     for name, model in models.items():
-        state = model.annealed(blocks, 1.0, 0)
+        state = model.annealed(blocks, 1.0, (0,))
         assert model.change(state) < 0
         ranks = model.ranks(state)
         for i, o in [(0, 0), (5, 3), (17, 8)]:
@@ -68,7 +57,7 @@ def test_a_high_price_leaves_the_mask_as_it_is(case):
     network, batches = case
     blocks = Blocks(temperature=0.0)
     for model in models_of(network, batches, blocks, price=1e6)[2].values():
-        assert (model.annealed(blocks, 1.0, 0) == model.kept).all()
+        assert (model.annealed(blocks, 1.0, (0,)) == model.kept).all()
 
 
 @pytest.mark.parametrize("scope", ["layer", "neuron", "network"])
@@ -80,7 +69,7 @@ def test_the_count_is_exact_and_the_answer_the_same_again(case, scope):
     assert 4 * mask.kept_count == mask.size
 
 
-def test_the_answer_has_the_least_held_in_loss_and_couplings_help(case):
+def test_more_rounds_find_a_lower_loss_and_couplings_help(case):
     network, batches = case
     losses = [
         evaluate(network, batches, search).loss
@@ -125,3 +114,14 @@ def test_other_units_and_settings_are_refused(case):
         with pytest.raises(ValueError, match="damping is above 0"):
             Blocks(**wrong)
     assert isinstance(sequential_blocks(network, batches, evaluations=1, seed=0), Mask)
+
+
+def test_the_price_of_a_flip_follows_what_came(case, monkeypatch):
+    network, batches = case
+    prices = []
+    models = sequential._models
+    monkeypatch.setattr(sequential, "_models", lambda *given: prices.append(given[-2]) or models(*given))
+    monkeypatch.setattr(sequential, "trusted", lambda actual, predicted: 3.0)
+    sequential_blocks(network, batches, evaluations=31, seed=0)
+    assert prices[0] == 0 and prices[1] > 0
+    np.testing.assert_allclose(np.divide(prices[2:], prices[1:-1]), 3.0)
