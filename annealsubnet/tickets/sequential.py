@@ -5,7 +5,7 @@ Around the mask m, neuron n of a layer with weights w, inputs of second moment H
     E(x) = g · (x − m) + ½ γ h̄ (w ∘ (x − m))ᵀ H (w ∘ (x − m)) + λ |x − m|
 
 with g the gradient of the loss by its gates. The block of a neuron takes the others for fixed, which they are not: all neurons
-move at once, so γ damps each (about as many move together). A round anneals all blocks, starting from m; then whichever units
+move at once, so γ damps each. A round anneals all blocks, starting from m; then whichever units
 cost least are flipped until the count is right, and the mask is taken if the loss on held-in examples falls. λ, the price of a
 flip, is a trust region: it follows the ratio of the change that came to the one predicted, as a Levenberg-Marquardt step does.
 
