@@ -13,6 +13,7 @@ Gradients are averaged over rounds with a decay, for a mask that fits one batch 
 `coupling=False` only the diagonal of every block is left, which shows what the couplings are worth.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from annealsubnet.statistics.moments import input_moments
 from annealsubnet.tickets.blocks import anneal_blocks
 from annealsubnet.tickets.searches import Kept, Pool, searched, trusted
 from annealsubnet.tickets.switches import refuse_overflow
+
+logger = logging.getLogger(__name__)
 
 _PASSES = 6
 """Evaluations a round: the gradient and the curvature, each forward and back, the moments, and the held-in loss."""
@@ -61,7 +64,8 @@ class Blocks:
 def sequential_blocks(model: Any, batches: Batches, *, blocks: Blocks | None = None, **options: Any) -> Mask:
     """Blocks of all neurons, annealed together, round after round; called like `genetic`, for weights.
 
-    A round counts as six evaluations, and the first mask, a random one, as one. Batches of thousands of examples suit it
+    A round counts as six evaluations, and the first mask, a random one, as one; the predicted and the actual change of the loss
+    are logged for each. Batches of thousands of examples suit it
     (`batch_size=5000`).
 
     Args:
@@ -156,6 +160,11 @@ def _rounds(pool: Pool, blocks: Blocks) -> Kept:
         predicted = sum(model.change(model.layer.matrix(moved[name])) for name, model in models.items())
         found, _ = pool.switches.measure(moved, *held_in)
         actual = found - loss if np.isfinite(found) else np.inf
+        flips = sum(int(np.count_nonzero(moved[name] != kept[name])) for name in kept)
+        logger.info(
+            "round %d: held-in loss %.4f (predicted change %+.4f, actual %+.4f), %d flips%s",
+            number + 1, loss + actual, predicted, actual, flips, "" if actual < 0 else " not taken",
+        )  # fmt: skip
         if price == 0:
             price = _FIRST_PRICE * max(float(np.abs(model.slopes).max()) for model in models.values())
         price *= trusted(actual, predicted)

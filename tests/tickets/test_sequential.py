@@ -96,6 +96,20 @@ def test_no_more_examples_are_passed_than_asked_for(case, monkeypatch):
     assert 5 * len(drawn) + len(judged) - 1 <= 40
 
 
+def test_every_round_is_logged_with_the_change_predicted_and_the_change_that_came(case, caplog):
+    network, batches = case
+    with caplog.at_level("INFO", logger="annealsubnet.tickets.sequential"):
+        mask = sequential_blocks(network, batches, evaluations=61, batch_size=200, seed=0)
+        start = sequential_blocks(network, batches, evaluations=1, batch_size=200, seed=0)
+    rounds = [record.args for record in caplog.records]
+    assert [number for number, *_ in rounds] == list(range(1, 11))
+    assert rounds[0][2] < 0  # the first round has no price, and goes where the model says
+    taken = sum(actual for _, _, _, actual, _, note in rounds if not note)
+    pool = models_of(network, batches, Blocks())[0]
+    ends = [pool.switches.measure(each.kept, *pool.draws.held_in(200))[0] for each in (start, mask)]
+    assert ends[0] + taken == pytest.approx(ends[1], abs=1e-4)
+
+
 def test_convolutions_have_blocks_too():
     data, named = load("digits", seed=0), named_network("digits-cnn")
     batches = list(data.batches("train", 100, normalize=named.normalize, examples=100))
