@@ -5,7 +5,7 @@ network: exact counts, over the whole network, for each layer, or for each neuro
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -65,6 +65,18 @@ class Budget:
     def size(self) -> int:
         """How many units the selected sites have."""
         return sum(_size(self.shapes[name]) for name in self.selected)
+
+    def stage(self, progress: float) -> "Budget":
+        """The budget at a point of a geometric schedule, from everything (0) to itself (1)."""
+
+        def count(kept: int, size: int) -> int:
+            return max(kept, round(size * (kept / size) ** progress))
+
+        sizes = {name: _size(shape) for name, shape in self.shapes.items()}
+        if self.scope == "neuron":
+            sizes = {name: layer.fan_in for name, layer in self.layers.items()}
+        counts = {name: count(kept, sizes[name]) for name, kept in self.counts.items()}
+        return replace(self, counts=counts, total=count(self.total, self.size))
 
     def __repr__(self) -> str:
         return f"Budget({self.total:,} of {self.size:,} {self.unit}s by {self.scope} in {len(self.selected)} sites)"

@@ -14,6 +14,7 @@ from annealsubnet.batches import Batches, first_inputs, labeled
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
+from annealsubnet.statistics.streams import as_wide
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _step(call: Callable[[Params, Any], jax.Array], loss: Loss) -> Callable[...,
 
     @jax.jit
     def step(params: Params, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        outputs = call(params, inputs)
+        outputs = as_wide(call(params, inputs))
         values = loss.value(outputs, labels)
         if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
             return jnp.sum(values), jnp.asarray(nan)

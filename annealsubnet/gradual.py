@@ -71,6 +71,17 @@ class Trained:
     examples: int = 0
 
 
+def check_labels(network: Network, batches: Iterable[Any], loss: Loss) -> None:
+    """Refuse batches that cannot be trained on, before any work is done.
+
+    Raises:
+        ValueError: for bad batches, or labels that are missing or not what the loss takes.
+    """
+    for number, (inputs, labels) in enumerate(labeled_for(network, batches, loss)):
+        if number == 0:
+            jax.eval_shape(loss.value, jax.eval_shape(network.apply, network.params, inputs), labels)
+
+
 def train_kept(
     network: Network, mask: Mask, batches: Iterable[Any], before: Trained, *, training: Training, loss: Loss, seed: int
 ) -> Trained:

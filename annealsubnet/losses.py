@@ -46,9 +46,13 @@ def _cross_entropy_factor(outputs: Float[Array, "batch classes"]) -> Float[Array
 
 
 def _squared_error_value(
-    outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch classes"]
+    outputs: Float[Array, "batch outputs"], labels: Shaped[Array, "batch *outputs"]
 ) -> Float[Array, "batch"]:
-    return 0.5 * jnp.sum((outputs - labels) ** 2, axis=1)
+    # One number an example is the target of a single output; anything else would be broadcast to what nobody meant.
+    targets = labels[:, None] if labels.ndim == 1 and outputs.shape[1] == 1 else labels
+    if targets.shape != outputs.shape:
+        raise ValueError(f"squared error takes labels like the outputs, {outputs.shape}; they are {labels.shape}.")
+    return 0.5 * jnp.sum((outputs - targets) ** 2, axis=1)
 
 
 def _squared_error_factor(outputs: Float[Array, "batch classes"]) -> Float[Array, "classes batch classes"]:
@@ -59,7 +63,7 @@ cross_entropy = Loss("cross-entropy", _cross_entropy_value, _cross_entropy_facto
 """Softmax cross-entropy with integer labels, in nats; F = diag p − p pᵀ."""
 
 squared_error = Loss("squared error", _squared_error_value, _squared_error_factor)
-"""½ ‖outputs − labels‖²; F = identity."""
+"""½ ‖outputs − labels‖², with labels `[batch, outputs]`, or `[batch]` of a single output; F = identity."""
 
 
 @cache

@@ -22,7 +22,7 @@ from annealsubnet.budgets import Budget, Keep
 from annealsubnet.evaluation import operations
 from annealsubnet.frozen import select_frozen
 from annealsubnet.frozen_weights import select_frozen_weights
-from annealsubnet.gradual import Trained, Training, train_kept
+from annealsubnet.gradual import Trained, Training, check_labels, train_kept
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
@@ -32,7 +32,7 @@ from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
-from annealsubnet.solvers.options import check_whole
+from annealsubnet.solvers.options import check_whole, whole_seed
 from annealsubnet.statistics.moments import Regression, regression_moments
 from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import (
@@ -141,6 +141,7 @@ def prune(
     """
     network = as_network(model, first_inputs(batches))
     budget = pattern_budget(network, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
+    seed = whole_seed(seed)
     check_whole("rounds", rounds, 1)
     check_whole("polish", polish, 0)
     if rounds > 1 and unit == "weight" and not refit:
@@ -156,6 +157,8 @@ def prune(
         raise ValueError(f"pattern={pattern!r} goes with one round of the select-and-refit annealer: no sampler, refit=True.")
     if training is not None and (unit != "weight" or not refit or sampler is not None):
         raise ValueError("training goes with weights that the select-and-refit annealer refits: no sampler, refit=True.")
+    if training is not None:
+        check_labels(network, batches, loss)
     by_rows = _row_curvature(network, batches, budget, choice, training, loss, wanted=curvature)
     if unit == "weight" and not refit:
         kept = select_frozen_weights(network, batches, budget, rounds=polish, choice=choice, loss=loss, seed=seed)
@@ -163,10 +166,10 @@ def prune(
     elif not refit:
         kept, params = {}, network.params
         for number in range(rounds):
-            stage = _stage(budget, (number + 1) / rounds)
+            stage = budget.stage((number + 1) / rounds)
             kept = select_frozen(network, batches, stage, kept=kept, choice=choice, loss=loss, seed=seed + number)
     else:
-        stages = [_stage(budget, (number + 1) / rounds) for number in range(rounds)]
+        stages = [budget.stage((number + 1) / rounds) for number in range(rounds)]
         course = _Course(network, batches, choice, loss, seed, polish if sampler is None else 0, training, inputs, by_rows)
         kept, params = course.run(stages, progress=progress)
     left_alone = {name: np.ones(shape, bool) for name, shape in budget.shapes.items()}
@@ -195,19 +198,6 @@ def _row_curvature(
     if budget.unit == "weight" and choice.refit and choice.sampler is None and training is None and not is_block:
         reason = None
     return weighed_by(network, batches, list(budget.selected), loss, wanted=wanted, reason=reason)
-
-
-def _stage(budget: Budget, progress: float) -> Budget:
-    """The budget at a point of a geometric schedule, from everything (0) to itself (1)."""
-
-    def count(kept: int, size: int) -> int:
-        return max(kept, round(size * (kept / size) ** progress))
-
-    sizes = {name: int(np.prod(shape)) for name, shape in budget.shapes.items()}
-    if budget.scope == "neuron":
-        sizes = {name: layer.fan_in for name, layer in budget.layers.items()}
-    counts = {name: count(kept, sizes[name]) for name, kept in budget.counts.items()}
-    return replace(budget, counts=counts, total=count(budget.total, budget.size))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class WeightCurves:
     def divide(self, total: int, *, cost: str = "weights") -> tuple[dict[str, Int[np.ndarray, "neurons"]], Allocation]:
         """How many weights each neuron of each layer keeps so that all of them cost at most `total`, and how good that is.
 
-        The sums by layer are a `keep` for `annealsubnet.prune`.
+        The sums by layer are a `keep` for `annealsubnet.prune`, for which no layer may have none.
 
         Raises:
             ValueError: if all weights cost less, or the cost is unknown.

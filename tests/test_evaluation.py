@@ -1,12 +1,14 @@
 """Evaluation: what a network does, and what it costs, counted by hand."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from annealsubnet.evaluation import evaluate, positions
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.masks import Mask
+from annealsubnet.networks import from_function
 from tests.models import EXAMPLES
 
 
@@ -32,6 +34,16 @@ def test_batch_sizes_do_not_matter():
     parts = evaluate(example.network(), [(inputs[:2], labels[:2]), (inputs[2:4], labels[2:4]), (inputs[4:], labels[4:])])
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
     assert (parts.accuracy, parts.flops, parts.examples) == (whole.accuracy, whole.flops, whole.examples)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_floats_do_not_overflow_or_depend_on_batches(dtype):
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(60_000, 2)).astype(np.float32), rng.integers(0, 3, 60_000)
+    params = {"out": {"kernel": jnp.asarray(rng.normal(size=(2, 3)), dtype)}}
+    model = from_function(lambda params, x, tap: tap.dense("out", x.astype(dtype)), params)
+    parts = [(inputs[i : i + 100], labels[i : i + 100]) for i in range(0, 60_000, 100)]
+    assert evaluate(model, [(inputs, labels)]).loss == pytest.approx(evaluate(model, parts).loss, rel=1e-5)
 
 
 def test_other_losses_have_no_accuracy():

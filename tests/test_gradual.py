@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from annealsubnet import Mask, evaluate, prune
+from annealsubnet import Mask, evaluate, prune, pruning
 from annealsubnet.gradual import Trained, Training, train_kept
-from annealsubnet.losses import cross_entropy
+from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network
 from tests.models import Classifier
 
@@ -47,6 +47,22 @@ def test_rounds_with_training_keep_the_count_and_learn(case):
         assert not np.asarray(getattr(learned, name).kernel[...])[~kept].any()
     _, still = prune(network, batches, rounds=3, **options)
     assert evaluate(learned, batches).loss < 0.5 * evaluate(still, batches).loss
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss", "message"),
+    [
+        (None, cross_entropy, "labels are needed"),
+        (7, cross_entropy, "labels from 7"),
+        (0, squared_error, "labels like the outputs"),
+    ],
+)
+def test_labels_that_cannot_be_trained_on_are_refused_before_any_work(case, monkeypatch, labels, loss, message):
+    network, batches = case
+    monkeypatch.setattr(pruning, "thin_weights", lambda *given, **options: pytest.fail("weights were chosen"))
+    wrong = [inputs if labels is None else (inputs, given * 0 + labels) for inputs, given in batches]
+    with pytest.raises(ValueError, match=message):
+        prune(network, wrong, keep=0.5, training=Training(optax.sgd(0.1), 10), loss=loss, seed=0)
 
 
 def test_what_does_not_go_together_is_refused(case):

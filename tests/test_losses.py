@@ -27,6 +27,17 @@ def test_the_factor_is_one_of_the_hessian(loss):
         np.testing.assert_allclose(jnp.einsum("ri,rj->ij", factor[:, n], factor[:, n]), hessian, atol=1e-6)
 
 
+def test_squared_errors_take_labels_like_the_outputs_or_one_number_for_one_output():
+    target = jnp.asarray(np.random.default_rng(1).normal(size=4), jnp.float32)
+    single = OUTPUTS[:, :1]
+    expected = 0.5 * (single[:, 0] - target) ** 2
+    np.testing.assert_allclose(squared_error.value(single, target), expected, rtol=1e-6)
+    np.testing.assert_allclose(squared_error.value(single, target[:, None]), expected, rtol=1e-6)
+    for outputs in (OUTPUTS, OUTPUTS[:3]):  # three labels of three outputs could be broadcast
+        with pytest.raises(ValueError, match="labels like the outputs"):
+            squared_error.value(outputs, target[: len(outputs)])
+
+
 def test_equal_shares_are_one_loss_and_others_are_refused():
     assert smoothed_cross_entropy(0.1) is smoothed_cross_entropy(0.1)
     with pytest.raises(ValueError, match="spread over all classes"):

@@ -437,3 +437,15 @@ def test_thinning_and_baselines_leave_excluded_layers_as_they_are():
         labels = np.arange(len(inputs)) % 3
         _, pruned = method(model, [(inputs, labels)], keep=0.4, exclude=("second",), seed=0)
         np.testing.assert_array_equal(pruned.second.kernel[...], model.second.kernel[...])
+
+
+@pytest.mark.parametrize("options", [{"polish": 0}, {"refit": False}, {"unit": "neuron"}], ids=str)
+def test_seeds_may_be_numbers_of_numpy_and_must_be_whole(options):
+    inputs = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+    network = as_network(Network(), inputs)
+    as_called = unwrap(prune)  # without the check of types that only tests have
+    ours, theirs = (as_called(network, [inputs], keep=0.5, seed=seed, **options)[0] for seed in (3, np.uint8(3)))
+    assert all((ours.kept[name] == theirs.kept[name]).all() for name in ours.kept)
+    for seed in (0.5, "a", None, True):
+        with pytest.raises(TypeError, match="seed must be a whole number"):
+            as_called(network, [inputs], keep=0.5, seed=seed, **options)

@@ -139,7 +139,20 @@ def check_whole(name: str, value: Any, least: int) -> None:
         TypeError: for anything but a whole number.
         ValueError: for less.
     """
+    if _whole(name, value) < least:
+        raise ValueError(f"{name} must be at least {least}; it is {value}.")
+
+
+def whole_seed(seed: Any) -> int:
+    """A seed as Python's own integer, to which others can be added without overflow.
+
+    Raises:
+        TypeError: for anything but a whole number.
+    """
+    return _whole("seed", seed)
+
+
+def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number; it is {value!r}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; it is {value}.")
+    return int(value)

@@ -15,6 +15,7 @@ from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
+from annealsubnet.solvers.options import whole_seed
 from annealsubnet.tickets.coupled import Coupling
 from annealsubnet.tickets.draws import Augment, draws_of
 from annealsubnet.tickets.rounds import Check, Search, advance, begin, read_progress
@@ -97,6 +98,7 @@ def find_ticket(
     """
     network = as_network(model, first_inputs(batches))
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
+    seed = whole_seed(seed)
     rule = rule or (sampled() if coupling > 0 else annealed())
     _check(budget, price, keep_from, passes, rule, coupling, checks, held_in, resume, state_file)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed, augment=augment)
