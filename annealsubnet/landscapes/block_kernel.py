@@ -182,13 +182,13 @@ def anneal_reads(land, plan, by_blocks, temperatures, keep_best, keys, begin, en
         longest = max(longest, plan[4][step] + (1 << (plan[2][step + 1] - plan[2][step])))
     work = (np.zeros(2 << widest), np.zeros(2 << widest, np.int64), np.zeros(longest), np.zeros(longest))
     for read in range(begin, end):
-        stream = keys[read]
-        random_start(land, stream, state, codes)
+        # Streams of the start and of each step are hashes of different numbers, so that none of theirs is used twice.
+        random_start(land, mixed(keys[read]), state, codes)
         energy = energy_of(land, codes)
         best_energy = energy
         best[:] = state
         for step in range(temperatures.size):
-            stream = mixed(stream + _GOLDEN)
+            stream = mixed(keys[read] + np.uint64(step + 1) * _GOLDEN)
             if by_blocks:
                 block = np.int64((stream >> np.uint64(32)) * np.uint64(plan[0].size - 1) >> np.uint64(32))
                 draw_block(land, plan, block, temperatures[step], stream, state, codes, work)

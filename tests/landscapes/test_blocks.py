@@ -24,6 +24,16 @@ def test_every_block_size_draws_from_the_boltzmann_distribution(moves, size, wid
     assert chisquare(counts, 20_000 * weights / weights.sum()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("moves", "size", "count"), [("blocks", 1, 2), ("blocks", 1, 8), ("blocks", 32, 64), ("flips", 1, 8)])
+def test_what_is_drawn_does_not_decide_what_is_drawn_next(moves, size, count):
+    """Where all states are alike, every variable is one in half of the reads, and any two are alike in half of them."""
+    land = Landscape(np.arange(count)[:, None], np.zeros((count, 2)), count)
+    options = {"block_size": size, "num_sweeps": 10, "temperatures": (1.0, 1.0), "num_threads": 1}
+    spins = 2 * anneal(land, moves=moves, num_reads=20_000, state="last", seed=0, **options).states.astype(float) - 1
+    pairs = np.abs(spins.T @ spins - 20_000 * np.eye(count)) / 20_000**0.5
+    assert np.abs(spins.sum(0)).max() / 20_000**0.5 < 4.5 and pairs.max() < 5
+
+
 def test_a_block_of_everything_is_an_exact_optimum_in_one_move():
     for seed in range(3):
         land = random_landscape(12, 3, seed=seed, ring=False)
