@@ -129,7 +129,7 @@ def sampled(*, step: float = 0.0005, temperature: float = 1.0) -> Rule:
 
 
 def latent_scores(*, step: float = 0.0005) -> Rule:
-    """Straight-through Adam on latent scores, clipped to [−1, 1]; the mask is the ground state.
+    """Straight-through Adam on latent scores, clipped to about [−1, 1]; the mask is the ground state.
 
     Args:
         step: Adam's learning rate at the start.
@@ -165,8 +165,15 @@ def _adam(state: State, gradient: Mapping[str, jax.Array], clock: Clock, *, limi
         square[name] = _SQUARE * state["square"][name] + (1 - _SQUARE) * slope**2
         size = jnp.sqrt(square[name] / (1 - _SQUARE**clock.number)) + _TINY
         change = clock.step * mean[name] / (1 - _MEAN**clock.number) / size
-        scores[name] = jnp.clip(old - change, -limit, limit)
+        most = limit * _just_below_one(old.shape)
+        scores[name] = jnp.clip(old - change, -most, most)
     return {**state, "scores": scores, "mean": mean, "square": square}
+
+
+def _just_below_one(shape: tuple[int, ...]) -> jax.Array:
+    """Numbers from .999 to 1, spread over the units: clipped to one number, all would be kept or none, whatever the count."""
+    places = jnp.arange(prod(shape), dtype=jnp.uint32).reshape(shape) * jnp.uint32(0x9E3779B1)
+    return 1 - 0.001 * 2.0**-32 * places.astype(jnp.float32)
 
 
 def _adam_through_sigmoid(state: State, gradient: Mapping[str, jax.Array], clock: Clock) -> State:

@@ -21,6 +21,7 @@ import numpy as np
 from annealsubnet.budgets import Budget
 from annealsubnet.losses import Loss
 from annealsubnet.networks import Network, Params
+from annealsubnet.statistics.streams import as_wide
 
 Gates = Mapping[str, jax.Array]
 
@@ -51,11 +52,12 @@ class Switches:
         return (self.loss, budget.unit, budget.scope, budget.selected, tuple(budget.counts.items()), budget.total)
 
     def outputs(self, params: Params, gates: Gates, inputs: jax.Array) -> jax.Array:
-        """The network's outputs with these gates."""
+        """The network's outputs with these gates, in float32 at least."""
         if self.budget.unit != "weight":
-            return self.network.run(params, inputs, gates=gates)[0]
+            return as_wide(self.network.run(params, inputs, gates=gates)[0])
         kernels = {self.network.layers[name].kernel: gate for name, gate in gates.items()}
-        return self.network.apply({**params, **{path: params[path] * gate for path, gate in kernels.items()}}, inputs)
+        gated = {path: params[path] * gate.astype(params[path].dtype) for path, gate in kernels.items()}
+        return as_wide(self.network.apply({**params, **gated}, inputs))
 
     def mean_loss(self, gates: Gates, params: Params, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """E ℓ over a batch."""

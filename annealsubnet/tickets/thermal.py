@@ -20,6 +20,7 @@ from annealsubnet.budgets import Budget
 from annealsubnet.networks import Layer
 
 _HALVINGS = 22
+_COLDEST = 1e-30  # stands for zero where something is divided by the temperature
 
 
 def prices(scores: Mapping[str, jax.Array], temperature: Any, budget: Budget, more: Any = 1.0) -> dict[str, jax.Array]:
@@ -45,8 +46,9 @@ def prices(scores: Mapping[str, jax.Array], temperature: Any, budget: Budget, mo
 
 
 def expected(scores: Mapping[str, jax.Array], price: Mapping[str, Any], temperature: jax.Array) -> dict[str, jax.Array]:
-    """The probability that each unit is kept."""
-    return {name: jax.nn.sigmoid((array - price[name]) / temperature) for name, array in scores.items()}
+    """The probability that each unit is kept; at temperature zero ½ for units that are worth just their price."""
+    scale = jnp.maximum(temperature, _COLDEST)
+    return {name: jax.nn.sigmoid((array - price[name]) / scale) for name, array in scores.items()}
 
 
 def drawn(

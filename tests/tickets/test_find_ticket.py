@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -13,7 +14,7 @@ from annealsubnet import evaluate
 from annealsubnet.examples import load, named_network
 from annealsubnet.examples.architectures import CNN, MLP
 from annealsubnet.losses import smoothed_cross_entropy
-from annealsubnet.networks import as_network
+from annealsubnet.networks import as_network, from_function
 from annealsubnet.tickets import (
     annealed,
     edge_popup,
@@ -45,6 +46,51 @@ def test_every_rule_keeps_exactly_what_was_asked_and_learns(case, rule):
     random = np.random.default_rng(0).permuted(mask.kept["fc1"], axis=0)
     shuffled = type(mask).of(network, "weight", {"fc1": random, "fc2": mask.kept["fc2"]})
     assert evaluate(network, batches, mask).loss < evaluate(network, batches, shuffled).loss
+
+
+def test_latent_scores_keep_their_count_when_most_of_them_are_clipped(case, monkeypatch):
+    network, batches = case
+    counts = []
+    measure = Switches.mean_loss
+
+    def counted(self, gates, *rest):
+        jax.debug.callback(
+            lambda values: counts.append({name: int(np.asarray(gate).sum()) for name, gate in values.items()}), gates
+        )
+        return measure(self, gates, *rest)
+
+    monkeypatch.setattr(Switches, "mean_loss", counted)
+    # Every score goes up by Adam's whole step as long as its gradient keeps its sign: a third of them get to the clip.
+    find_ticket(network, batches, keep=0.1, passes=8, batch_size=20, rule=latent_scores(step=0.2), seed=0)
+    assert len(counts) == 160
+    assert all(abs(count["fc1"] - 154) <= 2 and abs(count["fc2"] - 24) <= 1 for count in counts[1:])
+
+
+@pytest.mark.parametrize("rule", [annealed(temperature=0), sampled(temperature=0)], ids=lambda rule: rule.name)
+def test_temperature_zero_is_allowed(case, rule):
+    network, batches = case
+    mask = find_ticket(network, batches, keep=0.5, passes=40, batch_size=20, rule=rule, seed=0)
+    assert evaluate(network, batches, mask).accuracy > 0.75
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_floats_have_tickets_too(dtype):
+    rng = np.random.default_rng(0)
+    params = {
+        "c": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 2, 4)) * 0.3, dtype)},
+        "o": {"kernel": jnp.asarray(rng.normal(size=(256, 3)) * 0.1, dtype)},
+    }
+
+    def network(params, inputs, tap):
+        return tap.dense("o", jax.nn.relu(tap.conv("c", inputs)).reshape(len(inputs), -1))
+
+    model = from_function(network, params)
+    images = jnp.asarray(rng.normal(size=(120, 8, 8, 2)), dtype)
+    checks, batches = [], [(images, rng.integers(0, 3, 120))]
+    mask = find_ticket(model, batches, keep=0.3, passes=4, batch_size=20, held_in=120, report=checks.append, seed=0)
+    best = min(check.held_in_loss for check in checks)
+    assert best == pytest.approx(evaluate(model, batches, mask).loss, rel=1e-5)
+    assert np.float32(best) != np.asarray(best, dtype)  # judged in more digits than the network has
 
 
 def test_weights_are_left_alone(case):
