@@ -4,7 +4,8 @@ The last layer of a student adds up what its inputs u contribute, a_u v_u with r
 
     E(x) = E_n ‖s y − Σ_u x_u a_u v_u‖² = s² E‖y‖² − 2 s Σ_u x_u v_u·E[a_u y] + xᵀ (H ∘ V Vᵀ) x,      H = E[a aᵀ]
 
-exactly quadratic again, and dense: all neurons of the layer are one problem. As no weight is refitted, s gives the teacher's
+exactly quadratic again, and dense: all neurons of the layer are one problem. (A bias b of the layer is part of what it returns:
+the sum is to come to s y − b.) As no weight is refitted, s gives the teacher's
 outputs the size that a choice of so many neurons has; which class is the largest does not depend on it.
 
 References:
@@ -14,20 +15,29 @@ References:
 from typing import Any
 
 import dimod
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.budgets import Keep, budget_of
 from annealsubnet.distillation.blocks import Block, Matching, measure_matching
 from annealsubnet.masks import Mask
-from annealsubnet.networks import as_network
+from annealsubnet.networks import Layer, Network, as_network
+from annealsubnet.networks.sites import Site
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
 
+_CHECKED = 64
+
 
 def neuron_problem(
-    matching: Matching, weights: Float[np.ndarray, "neurons outputs"], *, num_kept: int, scale: float | None = None
+    matching: Matching,
+    weights: Float[np.ndarray, "inputs outputs"],
+    *,
+    num_kept: int,
+    scale: float | None = None,
+    reads: Int[np.ndarray, "inputs"] | None = None,
 ) -> Problem:
     """The choice of `num_kept` neurons, its energy the error in units of the target's mean square.
 
@@ -36,15 +46,16 @@ def neuron_problem(
         weights: of that layer.
         num_kept: how many stay.
         scale: s; by default what makes the target as large as the sum of so many random contributions.
+        reads: the neuron behind each input of the layer; by default inputs are neurons.
     """
-    own = np.diag(matching.gram) * np.square(weights).sum(axis=1)
-    energy = max(float(matching.energy.sum()), 1e-30)
-    scale = float(np.sqrt(num_kept / len(own) * own.sum() / energy)) if scale is None else scale
-    total = scale**2 * energy
-    couplings = 2 * matching.gram * (weights @ weights.T) / total
+    products = _products(matching, weights, reads)
+    scale = _balanced(matching, products, num_kept) if scale is None else scale
+    total = scale**2 * max(float(matching.energy.sum()), 1e-30)
+    cross = (matching.cross * weights).sum(axis=1)
+    linear = (np.diag(products) - 2 * scale * (cross if reads is None else _by_neuron(cross, reads))) / total
+    couplings = (products + products.T) / total
     np.fill_diagonal(couplings, 0.0)
-    linear = (own - 2 * scale * (matching.cross * weights).sum(axis=1)) / total
-    return Problem(linear, 0.5 * (couplings + couplings.T), offset=1.0, num_kept=num_kept)
+    return Problem(linear, couplings, offset=1.0, num_kept=num_kept)
 
 
 def distill_neurons(
@@ -62,7 +73,8 @@ def distill_neurons(
 
     Args:
         teacher: trained, in any form that `distill_ticket` takes.
-        student: with random weights and as many outputs; its last layer reads the neurons of one layer.
+        student: with random weights and as many outputs; its last layer, whose outputs are the network's, reads the
+            neurons of one layer.
         batches: of inputs or (inputs, labels); labels are not read.
         keep: how many neurons stay: a fraction in (0, 1] or a count.
         scale: the teacher's outputs are multiplied by it; by default see `neuron_problem`.
@@ -74,8 +86,9 @@ def distill_neurons(
         A mask of the neurons of that layer.
 
     Raises:
-        ValueError: for outputs that differ in number, a last layer that reads something else than a layer's neurons, or bad
-            batches.
+        ValueError: for outputs that differ in number, a last layer that reads something else than a layer's neurons or of whose
+            neurons something is left when they are removed (an activation that is not 0 at 0), a scale that is not above 0, or
+            bad batches.
 
     Example:
         >>> from annealsubnet.examples import load, named_network
@@ -86,19 +99,62 @@ def distill_neurons(
         >>> distill_neurons(named.build(seed=0), MLP((8, 8, 1), (64, 10), rngs=nnx.Rngs(1)), batches, keep=16, seed=0)
         Mask(neuron, 16 of 64 kept in 1 site)
     """
+    if scale is not None and not 0 < scale < np.inf:
+        raise ValueError(f"scale is {scale}; give what the teacher's outputs are multiplied by, above 0.")
     example = first_inputs(batches)
     theirs, ours = as_network(teacher, example), as_network(student, example)
     wanted, last = list(theirs.layers.values())[-1], list(ours.layers.values())[-1]
-    sites = [site for site in ours.neurons.values() if site.size == last.fan_in]
-    if wanted.outputs != last.outputs or not sites:
+    site = _read_by(ours, last, example)
+    if wanted.outputs != last.outputs or site is None:
         raise ValueError(
             f"The student's last layer {last.name!r} reads {last.fan_in} inputs and returns {last.outputs}; it must read the "
-            f"neurons of one layer and return {wanted.outputs}, as the teacher's {wanted.name!r} does."
+            f"neurons of one layer, and nothing of those that are removed, and return {wanted.outputs}, as the teacher's "
+            f"{wanted.name!r} does."
         )
-    site = sites[-1].name
-    budget = budget_of(ours, keep={site: keep}, unit="neuron", scope="layer")
-    matching = measure_matching(theirs, ours, ours.params, Block(wanted, None, last), batches)
+    budget = budget_of(ours, keep={site.name: keep}, unit="neuron", scope="layer")
     weights = np.asarray(last.matrix(np.asarray(ours.params[last.kernel], np.float64))[0])
-    problem = neuron_problem(matching, weights, num_kept=budget.total, scale=scale)
+    reads, block = site.consumers[last.name][0], Block(wanted, None, last)
+
+    def measured(scale: float) -> Matching:
+        """With bias b the sum must return s y − b = s (y − b/s)."""
+        bias = {} if last.bias is None else {last.bias: ours.params[last.bias] / scale}
+        return measure_matching(theirs, ours, {**ours.params, **bias}, block, batches)
+
+    matching = measured(np.inf)
+    scale = _balanced(matching, _products(matching, weights, reads), budget.total) if scale is None else scale
+    if last.bias is not None and np.any(np.asarray(ours.params[last.bias])):
+        matching = measured(scale)
+    problem = neuron_problem(matching, weights, num_kept=budget.total, scale=scale, reads=reads)
     found = solve(problem, Annealer() if sampler is None else sampler, seed=seed, **options)
-    return Mask.of(ours, "neuron", {site: np.asarray(found.best, bool)})
+    return Mask.of(ours, "neuron", {site.name: np.asarray(found.best, bool)})
+
+
+def _products(
+    matching: Matching, weights: np.ndarray, reads: Int[np.ndarray, "inputs"] | None
+) -> Float[np.ndarray, "neurons neurons"]:
+    """Second moments of what neurons contribute, H ∘ V Vᵀ with the inputs of each neuron added up."""
+    products = matching.gram * (weights @ weights.T)
+    return products if reads is None else _by_neuron(_by_neuron(products, reads).T, reads)
+
+
+def _by_neuron(values: np.ndarray, reads: Int[np.ndarray, "inputs"]) -> np.ndarray:
+    """Values of inputs, along the first axis, added up over the inputs of each neuron."""
+    sums = np.zeros((int(reads.max()) + 1, *values.shape[1:]))
+    np.add.at(sums, reads, values)
+    return sums
+
+
+def _balanced(matching: Matching, products: np.ndarray, num_kept: int) -> float:
+    """What makes the target as large as the sum of so many random contributions."""
+    return float(np.sqrt(num_kept / len(products) * np.trace(products) / max(float(matching.energy.sum()), 1e-30)))
+
+
+def _read_by(student: Network, last: Layer, example: np.ndarray) -> Site | None:
+    """The site whose neurons are all that the last layer reads, each zero when it is removed; None if there is none."""
+    sites = [site for site in student.neurons.values() if last.name in site.consumers]
+    if len(sites) != 1 or sites[0].normalized_by or last.groups > 1 or (sites[0].consumers[last.name] < 0).any():
+        return None
+    closed = {sites[0].name: jnp.zeros(sites[0].size)}
+    outputs, records = student.run(student.params, example[:_CHECKED], gates=closed, record=(last.name,))
+    read, returned = (np.asarray(array) for array in records[last.name])
+    return None if read.any() or not np.array_equal(np.ravel(outputs), returned.ravel()) else sites[0]

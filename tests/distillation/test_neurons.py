@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from annealsubnet import Mask
 from annealsubnet.distillation import distill_neurons
 from annealsubnet.distillation.blocks import Block, measure_matching
 from annealsubnet.distillation.neurons import neuron_problem
@@ -46,9 +47,63 @@ def test_the_choice_meets_enumeration(case):
     assert problem.energy(mask.kept["fc1"]) == pytest.approx(problem.energy(states).min(), rel=1e-6)
 
 
+class Student(nnx.Module):
+    """A random hidden layer, an activation, and a last layer that may read the neurons in reverse order."""
+
+    def __init__(self, act=nnx.relu, *, reverse=False, bias=(0.0, 1.0, 2.0)) -> None:
+        rngs = nnx.Rngs(1)
+        self.a, self.b, self.act, self.reverse = nnx.Linear(6, 12, rngs=rngs), nnx.Linear(12, 3, rngs=rngs), act, reverse
+        self.b.bias[...] = jnp.asarray(bias)
+
+    def __call__(self, inputs):
+        hidden = self.act(self.a(inputs))
+        return self.b(hidden[:, ::-1] if self.reverse else hidden)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("student", [Student(), Student(jnp.tanh), Student(reverse=True)], ids=["relu", "tanh", "reversed"])
+def test_no_choice_of_neurons_is_nearer_to_the_teacher(case, student, scale):
+    teacher, _, inputs = case
+    network = as_network(student, inputs)
+    wanted = scale * np.asarray(teacher.apply(teacher.params, inputs))
+
+    def error(kept):
+        outputs = Mask.of(network, "neuron", {"a": kept}).apply(student)(inputs)
+        return float(np.square(np.asarray(outputs) - wanted).sum())
+
+    found = distill_neurons(teacher, student, [inputs], keep=4, scale=scale, seed=0, num_reads=8)
+    least = min(error(np.isin(np.arange(12), chosen)) for chosen in combinations(range(12), 4))
+    assert error(found.kept["a"]) == pytest.approx(least, rel=1e-5)
+
+
+def test_several_inputs_of_a_neuron_are_one_choice(case):
+    class Pixels(nnx.Module):
+        def __init__(self) -> None:
+            self.a, self.b = nnx.Conv(1, 5, (3,), rngs=nnx.Rngs(1)), nnx.Linear(30, 3, rngs=nnx.Rngs(2))
+
+        def __call__(self, inputs):
+            return self.b(nnx.relu(self.a(inputs[..., None])).reshape(len(inputs), -1))
+
+    teacher, _, inputs = case
+    student = Pixels()
+    network = as_network(student, inputs)
+    wanted = np.asarray(teacher.apply(teacher.params, inputs))
+    errors = {
+        chosen: np.square(np.asarray(mask.apply(student)(inputs)) - wanted).sum()
+        for chosen in combinations(range(5), 2)
+        for mask in [Mask.of(network, "neuron", {"a": np.isin(np.arange(5), chosen)})]
+    }
+    found = distill_neurons(teacher, student, [inputs], keep=2, scale=1.0, seed=0)
+    assert tuple(np.flatnonzero(found.kept["a"])) == min(errors, key=errors.get)
+
+
 def test_what_is_refused(case):
     teacher, student, inputs = case
-    with pytest.raises(ValueError, match="it must read the neurons of one layer and return 3"):
+    with pytest.raises(ValueError, match="nothing of those that are removed"):
+        distill_neurons(teacher, Student(nnx.softplus), [inputs], keep=5, seed=0)
+    with pytest.raises(ValueError, match="scale is 0"):
+        distill_neurons(teacher, student, [inputs], keep=5, scale=0.0, seed=0)
+    with pytest.raises(ValueError, match=r"it must read the neurons of one layer, .* and return 3"):
         distill_neurons(teacher, MLP((6,), (12, 4), rngs=nnx.Rngs(1)), [inputs], keep=5, seed=0)
     with pytest.raises(ValueError, match="keep"):
         distill_neurons(teacher, student, [inputs], keep=0.0, seed=0)
