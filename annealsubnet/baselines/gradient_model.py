@@ -23,6 +23,7 @@ from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
 from annealsubnet.losses import Loss
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network
+from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.statistics.weight_rows import gradient_rows
 
 
@@ -131,12 +132,13 @@ def gradient_model(
         first_order: whether the slope is part of Q.
 
     Raises:
-        ValueError: for another unit than weights, a ridge that is not positive, missing labels, and as `budget_of`.
+        ValueError: for another unit than weights, rows below 1, a ridge that is not positive and finite, missing labels, and as
+            `budget_of`.
     """
     if unit != "weight":
         raise ValueError(f"{method} chooses weights; give unit='weight', not {unit!r}.")
-    if not ridge > 0:
-        raise ValueError(f"ridge is {ridge}; give a number above 0, for there are fewer rows than weights.")
+    check_whole("rows", rows, 1)
+    check_weight("ridge", ridge, above_zero=True)  # there are fewer rows than weights
     network = traced_on_data(model, batches, method)
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     found = gradient_rows(network, batches or (), rows=rows, layers=budget.selected, loss=loss)

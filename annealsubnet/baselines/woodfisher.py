@@ -11,6 +11,7 @@ from annealsubnet.baselines.gradient_model import GradientModel, gradient_model,
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Keep
 from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.solvers.options import check_whole
 
 
 def woodfisher(
@@ -45,7 +46,7 @@ def woodfisher(
         The mask, and the model with the changed weights.
 
     Raises:
-        ValueError: for another update, and as `annealsubnet.baselines.gradient_model.gradient_model`.
+        ValueError: for another update, a block below 1, and as `annealsubnet.baselines.gradient_model.gradient_model`.
 
     References:
         Singh, Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression", NeurIPS 2020,
@@ -53,6 +54,7 @@ def woodfisher(
     """
     if update not in ("joint", "sum", "none"):
         raise ValueError(f"update is {update!r}; give 'joint', 'sum' or 'none'.")
+    check_whole("block", block, 1)
     given = gradient_model(
         model, batches, "woodfisher", keep=keep, unit=unit, scope=scope, exclude=exclude, loss=loss, rows=rows, ridge=ridge
     )
