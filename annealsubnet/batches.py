@@ -11,14 +11,15 @@ import numpy as np
 Batches = Any
 """An iterable over inputs or (inputs, labels); `Any`, since what is none is refused here in words."""
 Pair = tuple[np.ndarray, np.ndarray | None]
+_NO_NUMBERS = "OSUMm"  # kinds of dtype: objects, words, times; numbers may be of kinds that NumPy does not know, as bfloat16 is
 
 
 def stream(batches: Batches) -> Iterator[Pair]:
     """Each batch as (inputs, labels or None), checked.
 
     Raises:
-        ValueError: if there are none, if a batch has another shape or dtype than the first, inputs or labels that are NaN
-            or infinite, or as many labels as it has no inputs.
+        ValueError: if there are none, if a batch has another shape or dtype than the first, inputs or labels that are no array
+            of numbers, NaN or infinite, or as many labels as it has no inputs.
         TypeError: if `batches` cannot be iterated, or only once.
     """
     first: np.ndarray | None = None
@@ -68,12 +69,24 @@ def _split(batch: Any, number: int) -> Pair:
     if isinstance(batch, (tuple, list)):
         if len(batch) != 2:
             raise ValueError(f"Batch {number} has {len(batch)} items; a batch is inputs or (inputs, labels).")
-        return np.asarray(batch[0]), np.asarray(batch[1])
-    return np.asarray(batch), None
+        inputs, labels = batch
+        return _array(inputs, "inputs", number), None if labels is None else _array(labels, "labels", number)
+    return _array(batch, "inputs", number), None
+
+
+def _array(values: Any, what: str, number: int) -> np.ndarray:
+    """Inputs or labels as an array over examples."""
+    array = np.asarray(values)
+    if array.ndim == 0 or array.dtype.kind in _NO_NUMBERS:
+        raise ValueError(
+            f"Batch {number} has {what} of type {type(values).__name__}, shape {array.shape} and dtype {array.dtype}; "
+            f"give its {what} as one array of numbers, an example a row."
+        )
+    return array
 
 
 def _check(inputs: np.ndarray, labels: np.ndarray | None, first: np.ndarray, number: int) -> None:
-    if inputs.ndim == 0 or len(inputs) == 0:
+    if len(inputs) == 0:
         raise ValueError(f"Batch {number} holds no examples.")
     if inputs.shape[1:] != first.shape[1:] or inputs.dtype != first.dtype:
         raise ValueError(

@@ -7,6 +7,7 @@ them. A loss brings F as a factor, F_n = Σ_c s_nc s_ncᵀ, so that one backward
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,16 @@ class Loss:
 
     def __repr__(self) -> str:
         return f"Loss({self.name!r})"
+
+
+def check_loss(loss: Any) -> None:
+    """Raise unless a loss is one.
+
+    Raises:
+        TypeError: for a word, a function, or anything else.
+    """
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss is {loss!r}; give a Loss, such as annealsubnet.losses.cross_entropy or squared_error.")
 
 
 def _cross_entropy_value(outputs: Float[Array, "batch classes"], labels: Shaped[Array, "batch"]) -> Float[Array, "batch"]:

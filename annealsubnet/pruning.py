@@ -23,7 +23,7 @@ from annealsubnet.evaluation import operations
 from annealsubnet.frozen import select_frozen
 from annealsubnet.frozen_weights import select_frozen_weights
 from annealsubnet.gradual import Trained, Training, check_labels, train_kept
-from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.patterns import parse_pattern, pattern_budget
@@ -125,7 +125,7 @@ def prune(
     Raises:
         ValueError: for a `keep`, `scope`, layer or batch that does not fit, outputs that are not one vector an example, or
             weights or statistics that are not finite; each says what was found and what to do.
-        TypeError: for a model or sampler of another kind, a number that is not whole, or an option that the sampler lacks.
+        TypeError: for a model, loss or sampler of another kind, a number that is not whole, or an option the sampler lacks.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
@@ -139,6 +139,7 @@ def prune(
         >>> mask
         Mask(neuron, 2 of 4 kept in 1 site)
     """
+    check_loss(loss)
     network = as_network(model, first_inputs(batches))
     budget = pattern_budget(network, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
     seed = whole_seed(seed)

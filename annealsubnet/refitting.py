@@ -20,9 +20,10 @@ import scipy.linalg
 from jaxtyping import Bool, Float
 
 from annealsubnet.batches import first_inputs, stream
-from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
+from annealsubnet.solvers.options import check_weight
 from annealsubnet.statistics.moments import Regression, regression_moments
 from annealsubnet.statistics.row_curvature import (
     Deltas,
@@ -70,8 +71,9 @@ def refit(
         A new model in the form that came in, with the mask's zeros.
 
     Raises:
-        ValueError: if the mask was made for another model, the batches are bad, or `curvature=True` cannot be had.
+        ValueError: if the mask was made for another model, the batches or the ridge are bad, or `curvature=True` cannot be had.
     """
+    check_loss(loss)
     network = as_network(model, first_inputs(batches))
     layers = [name for name, layer in network.layers.items() if not kept_weights(network, mask, layer).all()]
     wanted = False if curvature is None and mask.unit != "weight" else curvature
@@ -116,8 +118,7 @@ def refit_params(
     network: Network, mask: Mask, batches: Iterable[Any], *, ridge: float = RIDGE, curvature: RowCurvature | None = None
 ) -> Params:
     """`refit` on a traced network, from and to flat parameters; errors are weighed where weights went, if by any curvature."""
-    if ridge < 0:
-        raise ValueError(f"ridge must be 0 or more, not {ridge}.")
+    check_weight("ridge", ridge)
     params = mask.multiply(network.params)
     stays = {name: kept_weights(network, mask, layer) for name, layer in network.layers.items()}
     reduced = [name for name, kept in stays.items() if not kept.all()]

@@ -21,6 +21,7 @@ from annealsubnet.patterns import Pattern
 from annealsubnet.problems import Problem, fan_in_problem, site_problem, sparsify
 from annealsubnet.solvers.door import solve, solve_all
 from annealsubnet.solvers.greedy import eliminate
+from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.solvers.select_refit import select_inputs, select_units
 from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.moments import Regression
@@ -57,6 +58,9 @@ class Choice:
     def __post_init__(self) -> None:
         if not isinstance(self.effort, int | np.integer) or self.effort < 0:
             raise ValueError(f"effort is {self.effort!r}; give a whole number of sweeps, or 0 for descent only.")
+        check_weight("ridge", self.ridge)
+        if self.degree is not None:
+            check_whole("degree", self.degree, 0)
         if self.sampler is not None and not all(hasattr(self.sampler, name) for name in ("sample", "parameters")):
             raise TypeError(f"sampler is {self.sampler!r}; give a dimod.Sampler such as dwave.samplers.TabuSampler(), or None.")
 

@@ -12,7 +12,7 @@ from annealsubnet.batches import first_inputs, stream
 from annealsubnet.budgets import Budget, budget_of
 from annealsubnet.evaluation import operations, positions
 from annealsubnet.layer_costs import LayerCurves, divide
-from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.networks import Network, Params, Site, as_network
 from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
@@ -107,7 +107,9 @@ def importance_of(network: Network, batches: Iterable[Any], *, params: Params, l
 
     Raises:
         ValueError: for outputs that are not one vector an example.
+        TypeError: for what is no loss.
     """
+    check_loss(loss)
     num_outputs(network)
     work = operations(network) * sum(len(inputs) for inputs, _ in stream(batches))
     if work > _MOST_WORK:

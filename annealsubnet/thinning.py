@@ -19,11 +19,11 @@ import numpy as np
 from annealsubnet.batches import first_inputs
 from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.joint import Masks, groups_of, joint_moments, measure_joint, select_jointly
-from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.selection import Choice
-from annealsubnet.solvers.options import whole_seed
+from annealsubnet.solvers.options import check_weight, whole_seed
 from annealsubnet.statistics.passes import num_outputs
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ def thin(
         The mask, and a new model in the form that came in.
 
     Raises:
-        ValueError: for another unit or scope, fewer weights left than `keep` asks for, and as `prune`.
+        ValueError: for another unit or scope, a bad ridge, fewer weights left than `keep` asks for, and as `prune`.
+        TypeError: as `prune`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,6 +82,8 @@ def thin(
     if unit != "weight" or scope not in ("network", "layer"):
         asked = f"unit={unit!r}, scope={scope!r}"
         raise ValueError(f"thin takes weights from whole layers; give unit='weight', scope='network' or 'layer', not {asked}.")
+    check_loss(loss)
+    check_weight("ridge", ridge)
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
     num_outputs(network)  # raises for outputs that no loss takes
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)

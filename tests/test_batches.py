@@ -12,6 +12,7 @@ Y = np.array([0, 1, 1])
 
 def test_inputs_alone_or_with_labels():
     assert [(inputs.shape, labels) for inputs, labels in stream([X, X[:1]])] == [((3, 2), None), ((1, 2), None)]
+    assert [labels for _, labels in stream([(X, None)])] == [None]
     ((inputs, labels),) = stream([(jnp.asarray(X), jnp.asarray(Y))])
     assert isinstance(inputs, np.ndarray) and labels.tolist() == [0, 1, 1]
     np.testing.assert_array_equal(first_inputs([(X, Y)]), X)
@@ -23,6 +24,11 @@ def test_inputs_alone_or_with_labels():
         ([], "There are no batches"),
         ([X[:0]], "Batch 0 holds no examples"),
         ([(X, Y, Y)], "Batch 0 has 3 items"),
+        ([{"x": X}], r"Batch 0 has inputs of type dict, .* dtype object; give its inputs as one array of numbers"),
+        ([X, None], "Batch 1 has inputs of type NoneType"),
+        ([X.astype(object)], "Batch 0 has inputs of type ndarray, .* dtype object"),
+        ([(X, 3)], r"Batch 0 has labels of type int, shape \(\) .*; give its labels as one array of numbers"),
+        ([(X, ["a", "b", "c"])], "Batch 0 has labels of type list, .* dtype <U1"),
         ([X, X[:, :1]], r"Batch 1 has inputs of shape \(1,\) and dtype float32 an example; the first batch had \(2,\)"),
         ([X, X.astype(np.float64)], "dtype float64 an example"),
         ([X, X * np.nan], "Batch 1 has 6 inputs that are NaN or infinite"),

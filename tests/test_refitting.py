@@ -122,5 +122,5 @@ def test_fewer_examples_than_inputs_stay_finite(inputs):
 
 def test_a_negative_ridge_is_refused(inputs):
     network = as_network(Network(), inputs)
-    with pytest.raises(ValueError, match="ridge must be 0 or more, not -1"):
+    with pytest.raises(ValueError, match="ridge is -1; give a finite number of at least 0"):
         refit_params(network, Mask.of(network, "weight", random_kept(network)), [inputs], ridge=-1)

@@ -11,6 +11,7 @@ from annealsubnet.baselines.selection import Result, keep_pattern
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.solvers import splitting
+from annealsubnet.solvers.options import check_weight
 
 
 def alps(
@@ -40,7 +41,7 @@ def alps(
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
         ridge: in units of the mean of H's diagonal.
-        penalty: ρ at the start.
+        penalty: ρ at the start; above 0.
         max_iterations: of the alternation.
         refinement: steps of conjugate gradients.
 
@@ -48,12 +49,15 @@ def alps(
         The mask, and the model with the refined weights.
 
     Raises:
-        ValueError: as `annealsubnet.baselines.layerwise.choose_by_layer`.
+        ValueError: for a ridge or penalty that is not finite and above 0, and as
+            `annealsubnet.baselines.layerwise.choose_by_layer`.
 
     References:
         Meng, Behdin, Wang, Mazumder, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language
         Models", NeurIPS 2024, algorithm 1 (ADMM and its ρ-update) and 2 (vectorized conjugate gradients).
     """
+    check_weight("ridge", ridge, above_zero=True)
+    check_weight("penalty", penalty, above_zero=True)
     request = Request("alps", keep, unit, scope, exclude, pattern, loss)
     choose = partial(alternate, ridge=ridge, penalty=penalty, max_iterations=max_iterations, refinement=refinement)
     return choose_by_layer(model, batches, request, choose, sequential=True)

@@ -6,7 +6,8 @@ change δ of all weights of all layers changes the loss by about
     Q(δ) = ½ ‖A δ‖² + (λ/2) ‖δ‖²    ( + ē'δ,  ē = mean of the g_k,  with `first_order` )
 
 A is `[n, p]`, never p × p: with B = A_S on a set S of weights, (B'B + λ)⁻¹ r = (r − B' (B B' + λ)⁻¹ B r) / λ is an n × n system
-(Woodbury).
+(Woodbury), and for r = B'y there is no difference to lose digits in: (B'B + λ)⁻¹ B'y = B' (B B' + λ)⁻¹ y. As the slope is
+ē = A'1 / √n, all that a refit asks for is of that kind.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,7 @@ from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
 from annealsubnet.losses import Loss
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network
+from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.statistics.weight_rows import gradient_rows
 
 
@@ -36,7 +38,7 @@ class GradientModel:
         places: where each layer's weights stand, raveled in the kernel's own shape.
         rows: A.
         weights: present weights w.
-        slope: ē, or zeros.
+        pull: 1 / √n for each row where the slope is part of Q, else 0: ē = A' pull.
         ridge: λ.
         base: A w.
     """
@@ -46,7 +48,7 @@ class GradientModel:
     places: Mapping[str, slice]
     rows: Float[np.ndarray, "rows weights"]
     weights: Float[np.ndarray, "weights"]
-    slope: Float[np.ndarray, "weights"]
+    pull: Float[np.ndarray, "rows"]
     ridge: float
     base: Float[np.ndarray, "rows"]
 
@@ -59,19 +61,17 @@ class GradientModel:
     def value(self, change: Float[np.ndarray, "weights"]) -> float:
         """Q(δ)."""
         moved = self._moved(change)
-        own = 0.5 * self.ridge * float(change @ change) + float(self.slope @ change)
-        return 0.5 * float(moved @ moved) + own
+        return float((0.5 * moved + self.pull) @ moved) + 0.5 * self.ridge * float(change @ change)
 
     def gradient(self, change: Float[np.ndarray, "weights"]) -> Float[np.ndarray, "weights"]:
         """∂Q/∂δ."""
         moved = self._moved(change)
-        return (moved @ self.rows).astype(np.float64) + self.ridge * change + self.slope
+        return ((moved + self.pull) @ self.rows).astype(np.float64) + self.ridge * change
 
     def refit(self, kept: Bool[np.ndarray, "weights"]) -> Float[np.ndarray, "weights"]:
         """The change that minimizes Q with w + δ = 0 off the kept weights."""
         change = np.where(kept, 0.0, -self.weights)
-        right = -self.gradient(change)[kept]
-        change[kept] = woodbury(self.rows[:, kept], self.ridge, right)
+        change[kept] = ridge_regression(self.rows[:, kept], self.ridge, -(self._moved(change) + self.pull))
         return change
 
     def keep_largest(self, scores: Float[np.ndarray, "weights"]) -> Bool[np.ndarray, "weights"]:
@@ -98,13 +98,48 @@ def woodbury(
     """(B'B + λ)⁻¹ r by whichever system is smaller."""
     count, size = rows.shape
     if size <= count:
-        gram = (rows.T @ rows).astype(np.float64)
-        gram[np.diag_indices(size)] += ridge
-        return scipy.linalg.solve(gram, right, assume_a="pos", check_finite=False)
+        return _solved(root(rows.T, ridge), right)
+    return (right - _solved(root(rows, ridge), rows @ right) @ rows) / ridge
+
+
+def ridge_regression(
+    rows: Float[np.ndarray, "rows weights"], ridge: float, target: Float[np.ndarray, "rows"]
+) -> Float[np.ndarray, "weights"]:
+    """The δ of least ½ ‖B δ − y‖² + (λ/2) ‖δ‖², by the smaller system, or by B's singular values where λ is lost in that."""
+    count, size = rows.shape
+    target = target.astype(np.float64)
+    try:
+        if size <= count:
+            return _solved(_cholesky(rows.T, ridge), target @ rows)
+        return _solved(_cholesky(rows, ridge), target) @ rows
+    except scipy.linalg.LinAlgError:
+        left, values, right = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
+        return (target @ left * values / (values**2 + ridge)) @ right
+
+
+def root(rows: Float[np.ndarray, "rows weights"], ridge: float) -> Float[np.ndarray, "rows rows"]:
+    """The lower triangle L of L L' = B B' + λ; where λ is lost in rounding beside B B', by triangulation of (B, √λ) itself."""
+    try:
+        return _cholesky(rows, ridge)
+    except scipy.linalg.LinAlgError:
+        stacked = np.vstack([rows.T.astype(np.float64), np.sqrt(ridge) * np.eye(len(rows))])
+        return scipy.linalg.qr(stacked, mode="r", check_finite=False)[0][: len(rows)].T
+
+
+def _cholesky(rows: Float[np.ndarray, "rows weights"], ridge: float) -> Float[np.ndarray, "rows rows"]:
+    """L of L L' = B B' + λ.
+
+    Raises:
+        scipy.linalg.LinAlgError: if λ is lost in rounding.
+    """
     gram = (rows @ rows.T).astype(np.float64)
-    gram[np.diag_indices(count)] += ridge
-    inner = scipy.linalg.solve(gram, rows @ right, assume_a="pos", check_finite=False)
-    return (right - inner @ rows) / ridge
+    gram[np.diag_indices(len(gram))] += ridge
+    return scipy.linalg.cholesky(gram, lower=True, check_finite=False)
+
+
+def _solved(lower: Float[np.ndarray, "size size"], right: Float[np.ndarray, "size"]) -> Float[np.ndarray, "size"]:
+    """(L L')⁻¹ r."""
+    return scipy.linalg.cho_solve((lower, True), right, check_finite=False)
 
 
 def gradient_model(
@@ -131,12 +166,13 @@ def gradient_model(
         first_order: whether the slope is part of Q.
 
     Raises:
-        ValueError: for another unit than weights, a ridge that is not positive, missing labels, and as `budget_of`.
+        ValueError: for another unit than weights, rows below 1, a ridge that is not positive and finite, missing labels, and as
+            `budget_of`.
     """
     if unit != "weight":
         raise ValueError(f"{method} chooses weights; give unit='weight', not {unit!r}.")
-    if not ridge > 0:
-        raise ValueError(f"ridge is {ridge}; give a number above 0, for there are fewer rows than weights.")
+    check_whole("rows", rows, 1)
+    check_weight("ridge", ridge, above_zero=True)  # there are fewer rows than weights
     network = traced_on_data(model, batches, method)
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     found = gradient_rows(network, batches or (), rows=rows, layers=budget.selected, loss=loss)
@@ -144,14 +180,14 @@ def gradient_model(
         [np.asarray(network.params[network.layers[name].kernel], np.float64).ravel() for name in found.places]
     )
     matrix = np.asfortranarray(found.matrix)  # columns are gathered again and again
-    slope = np.sqrt(len(found.matrix)) * found.matrix.mean(0, dtype=np.float64)
+    count = len(matrix)
     return GradientModel(
         network,
         budget,
         found.places,
         matrix,
         weights,
-        slope if first_order else np.zeros_like(slope),
+        np.full(count, count**-0.5 if first_order else 0.0, matrix.dtype),
         ridge,
         matrix @ weights.astype(matrix.dtype),
     )

@@ -23,7 +23,7 @@ from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network
-from annealsubnet.solvers.options import whole_seed
+from annealsubnet.solvers.options import check_whole, whole_seed
 from annealsubnet.statistics.passes import labeled_for
 
 Chooser = Callable[..., Result]
@@ -63,8 +63,7 @@ def gradual(
         The mask, and the trained model with zeros for what it removes.
 
     Raises:
-        ValueError: for stages or examples below 1, a ramp outside (0, 1], another unit than weights, missing labels, and as
-            `budget_of`.
+        ValueError: for counts below 1, a ramp outside (0, 1], another unit than weights, missing labels, and as `budget_of`.
 
     References:
         Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017, equation 1.
@@ -72,8 +71,11 @@ def gradual(
     seed = whole_seed(seed)
     if unit != "weight":
         raise ValueError(f"gradual chooses weights; give unit='weight', not {unit!r}.")
-    if stages < 1 or (examples is not None and examples < 1):
-        raise ValueError(f"stages is {stages} and examples {examples}; both must be 1 or more.")
+    check_whole("stages", stages, 1)
+    check_whole("batch_size", batch_size, 1)
+    for name, count in (("examples", examples), ("looked_at", looked_at)):
+        if count is not None:
+            check_whole(name, count, 1)
     if not 0 < ramp <= 1:
         raise ValueError(f"ramp is {ramp}; give the share of the stages in which weights go, above 0 and at most 1.")
     network = traced_on_data(model, batches, "gradual")

@@ -15,6 +15,7 @@ from annealsubnet.networks import Network, Params
 from annealsubnet.refitting import kept_weights, refit_layer
 from annealsubnet.selection import Choice, stack
 from annealsubnet.shares import importance_of, site_counts
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.moments import regression_moments
 
 _TIE = 1e-10  # of the error: an exchange that gains less is rounding
@@ -48,7 +49,7 @@ def osscar(
         The mask, and the model with zeros for what it removes and the layers after it refitted.
 
     Raises:
-        ValueError: for weights, and as `budget_of`.
+        ValueError: for weights, steps below 1 or a bad ridge, and as `budget_of`.
 
     References:
         Meng, Ibrahim, Behdin, Hazimeh, Ponomareva, Mazumder, "OSSCAR: One-Shot Structured Pruning in Vision and Language Models
@@ -56,11 +57,13 @@ def osscar(
     """
     if unit == "weight":
         raise ValueError("osscar chooses neurons and heads; give unit='neuron' or 'head'.")
+    check_whole("steps", steps, 1)
+    choice = Choice(ridge=ridge)
     network = traced_on_data(model, batches, "osscar")
     data = batches or ()
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     importance = importance_of(network, data, params=network.params, loss=loss)
-    counts = site_counts(network, data, budget, importance, choice=Choice(ridge=ridge), params=network.params)
+    counts = site_counts(network, data, budget, importance, choice=choice, params=network.params)
     params: Params = dict(network.params)
     kept: dict[str, np.ndarray] = {}
     for name, count in counts.items():

@@ -13,7 +13,7 @@ import numpy as np
 
 from annealsubnet.baselines.selection import Result, comparable, from_scores, sum_over_units, traced_on_data
 from annealsubnet.budgets import Keep, budget_of
-from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.networks import Network
 from annealsubnet.statistics.gates import GateGradients, by_site, gate_curvature, gate_gradients
 from annealsubnet.statistics.gradients import gradient_products, kernel_curvature, kernel_gradients, mean_gradients
@@ -167,6 +167,7 @@ def obd(
     References:
         LeCun, Denker, Solla, "Optimal Brain Damage", NeurIPS 1989, section 2: the saliency h_kk u_k² / 2 of its recipe.
     """
+    check_loss(loss)
     network = traced_on_data(model, batches, "obd")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     if unit == "weight":
@@ -262,6 +263,7 @@ def grasp(
         Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, section 4,
         algorithm 1; the temperature is that of its code.
     """
+    check_loss(loss)
     network = traced_on_data(model, batches, "grasp")
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     soft = _softened(loss, temperature)

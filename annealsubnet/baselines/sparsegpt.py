@@ -11,6 +11,7 @@ from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_la
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.solvers.splitting import largest_in_groups
 
 
@@ -44,7 +45,8 @@ def sparsegpt(
         The mask, and the model with the adapted weights.
 
     Raises:
-        ValueError: as `annealsubnet.baselines.layerwise.choose_by_layer`.
+        ValueError: for a block below 1 or a ridge that is not finite and above 0, and as
+            `annealsubnet.baselines.layerwise.choose_by_layer`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,6 +59,8 @@ def sparsegpt(
     References:
         Frantar, Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", ICML 2023, algorithm 1.
     """
+    check_whole("block", block, 1)
+    check_weight("ridge", ridge, above_zero=True)
     request = Request("sparsegpt", keep, unit, scope, exclude, pattern, loss)
     return choose_by_layer(model, batches, request, partial(prune_in_order, block=block, ridge=ridge), sequential=True)
 

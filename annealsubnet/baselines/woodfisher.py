@@ -7,10 +7,11 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from annealsubnet.baselines.gradient_model import GradientModel, gradient_model, woodbury
+from annealsubnet.baselines.gradient_model import GradientModel, gradient_model, ridge_regression, root, woodbury
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Keep
 from annealsubnet.losses import Loss, cross_entropy
+from annealsubnet.solvers.options import check_whole
 
 
 def woodfisher(
@@ -45,7 +46,7 @@ def woodfisher(
         The mask, and the model with the changed weights.
 
     Raises:
-        ValueError: for another update, and as `annealsubnet.baselines.gradient_model.gradient_model`.
+        ValueError: for another update, a block below 1, and as `annealsubnet.baselines.gradient_model.gradient_model`.
 
     References:
         Singh, Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression", NeurIPS 2020,
@@ -53,6 +54,7 @@ def woodfisher(
     """
     if update not in ("joint", "sum", "none"):
         raise ValueError(f"update is {update!r}; give 'joint', 'sum' or 'none'.")
+    check_whole("block", block, 1)
     given = gradient_model(
         model, batches, "woodfisher", keep=keep, unit=unit, scope=scope, exclude=exclude, loss=loss, rows=rows, ridge=ridge
     )
@@ -75,12 +77,13 @@ def _blocks(given: GradientModel, size: int) -> list[slice]:
 
 
 def _inverse_diagonal(rows: Float[np.ndarray, "rows block"], ridge: float) -> Float[np.ndarray, "block"]:
-    """diag F⁻¹ of one block: (1 − b_q' (B B' + λ)⁻¹ b_q) / λ for the column b_q of weight q in the block's rows B."""
+    """diag F⁻¹ of one block, of rows B: of (B'B + λ)⁻¹, or (1 − b_q' (B B' + λ)⁻¹ b_q) / λ where there are fewer rows."""
     part = rows.astype(np.float64)
-    gram = part @ part.T
-    gram[np.diag_indices(len(gram))] += ridge
-    lower = scipy.linalg.cholesky(gram, lower=True, check_finite=False)
-    solved = scipy.linalg.solve_triangular(lower, part, lower=True, check_finite=False)
+    count, size = part.shape
+    smaller, right = (part.T, np.eye(size)) if size <= count else (part, part)
+    solved = scipy.linalg.solve_triangular(root(smaller, ridge), right, lower=True, check_finite=False)
+    if size <= count:
+        return np.einsum("kq,kq->q", solved, solved)
     return np.maximum(1.0 - np.einsum("kq,kq->q", solved, solved), 1e-12) / ridge
 
 
@@ -91,7 +94,6 @@ def _change(given: GradientModel, place: slice, kept: np.ndarray, update: str) -
     if kept.all():
         return change
     if update == "joint":
-        right = -(change[~kept].astype(rows.dtype) @ rows[:, ~kept].T @ rows[:, kept])
-        change[kept] = woodbury(rows[:, kept], given.ridge, right.astype(np.float64)) if kept.any() else 0.0
+        change[kept] = ridge_regression(rows[:, kept], given.ridge, -(rows[:, ~kept] @ change[~kept]))
         return change
     return woodbury(rows, given.ridge, change / _inverse_diagonal(rows, given.ridge))

@@ -18,6 +18,8 @@ Method = Callable[..., Any]
 NOT_FOR: Mapping[str, tuple[str, ...]] = {"activation": ("weight",)}
 """Methods that can't choose a unit; they are left out for it unless asked for."""
 
+KEEP_BLOCKS = (ANNEALED, "magnitude")
+"""Methods whose patterns may be of blocks; the others that keep patterns keep N:M."""
 
 SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "annealer": ("annealsubnet.solvers:Annealer", {}),
@@ -96,9 +98,11 @@ def patterned(methods: Mapping[str, Method], pattern: str, asked: Sequence[str])
 
     says_keep = not parse_pattern(pattern).is_block
     able = {name: method for name, method in methods.items() if "pattern" in signature(method).parameters}
+    if not says_keep:
+        able = {name: method for name, method in able.items() if name in KEEP_BLOCKS}
     unable = [name for name in asked if name in methods and name not in able]
     if unable:
-        raise Refusal(f"The method {unable[0]} can't keep a pattern; use one or more of {', '.join(able)}.")
+        raise Refusal(f"The method {unable[0]} can't keep the pattern {pattern}; use one or more of {', '.join(able)}.")
 
     def told(method: Method) -> Method:
         @wraps(method)

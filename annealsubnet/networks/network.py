@@ -127,7 +127,7 @@ def trace(model: Model, example: Any) -> Network:
 
     Raises:
         ValueError: if the model does not accept such inputs, holds NaN or infinite parameters, calls a layer twice or in a
-            loop, is in training mode, or holds a kernel that no supported layer uses; each names the layer.
+            loop, ties layers, is in training mode, or holds a kernel that no supported layer uses; each names the layer.
     """
     shape = jax.ShapeDtypeStruct(example.shape, jax.dtypes.canonicalize_dtype(example.dtype))
     check_finite(model.params, what="Parameter")

@@ -11,8 +11,9 @@ from annealsubnet.networks.taps import tap_in, tap_out
 from annealsubnet.networks.windows import canonical_padding, per_axis
 from annealsubnet.trees import replace_leaves
 
-# NNX has no hooks. A tapped copy lives for one trace only, so its instances may carry the name that their class needs.
-_NAME = "_annealsubnet_name"
+# NNX has no hooks. A tapped copy lives for one trace only, so its instances may carry what their class needs: their name, and
+# which parameter is another layer's too.
+_NAME, _TIED = "_annealsubnet_name", "_annealsubnet_tied"
 
 
 def from_nnx(model: nnx.Module, *, example: Any = None) -> Model:
@@ -35,14 +36,26 @@ def from_nnx(model: nnx.Module, *, example: Any = None) -> Model:
 
     def call(values: Params, inputs: Any) -> Any:
         copy = merge(values)
+        owners: dict[int, str] = {}
         for path, module in nnx.iter_modules(copy):
             tapped = _tapped_class(type(module))
             if tapped is not None:
-                object.__setattr__(module, _NAME, "/".join(map(str, path)))
+                name = "/".join(map(str, path))
+                _note_ties(module, name, owners)
+                object.__setattr__(module, _NAME, name)
                 object.__setattr__(module, "__class__", tapped)
         return copy(inputs)
 
     return Model("nnx", arrays(params), call, merge, model, example)
+
+
+def _note_ties(module: nnx.Module, name: str, owners: dict[int, str]) -> None:
+    """Leave word in a layer of a parameter that it shares; `owners` are the layers seen so far, by parameter."""
+    for leaf in ("kernel", "bias", "scale"):
+        value = getattr(module, leaf, None)
+        owner = owners.setdefault(id(value), name) if isinstance(value, nnx.Variable) else name
+        if owner != name:
+            object.__setattr__(module, _TIED, f"its {leaf} with {owner!r}")
 
 
 @cache
@@ -59,6 +72,9 @@ def _tapped_class(kind: type) -> type | None:
 def _tapped_call(kind: type, describe: Any) -> Any:
     def __call__(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         spec = describe(self, getattr(self, _NAME), args, kwargs)
+        tied = getattr(self, _TIED, None)
+        if tied is not None and not isinstance(spec, Normalization):
+            raise ValueError(f"Layer {spec.name!r} shares {tied}; tied layers are not supported.")
         return tap_out(kind.__call__(self, tap_in(inputs, spec), *args, **kwargs), spec)
 
     return __call__

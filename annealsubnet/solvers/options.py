@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -156,3 +157,17 @@ def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number; it is {value!r}.")
     return int(value)
+
+
+def check_weight(name: str, value: Any, *, above_zero: bool = False) -> None:
+    """Raise unless a ridge, or what else a term weighs, is finite and not negative, or not zero either.
+
+    Raises:
+        TypeError: for anything but a number.
+        ValueError: for a number that is no such weight.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; it is {value!r}.")
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        least = "above 0" if above_zero else "of at least 0"
+        raise ValueError(f"{name} is {value}; give a finite number {least}.")

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from annealsubnet.solvers.options import whole_seed
+from annealsubnet.solvers.options import check_weight, whole_seed
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -101,10 +101,9 @@ def to_regression(gram: FloatArray, targets: FloatArray, ridge: float) -> Regres
     """The scaled problem with `ridge` times the mean of the diagonal added to the diagonal.
 
     Raises:
-        ValueError: the ridge is negative, or the gram has a negative diagonal.
+        TypeError, ValueError: the ridge is no finite number of at least 0, or the gram has a negative diagonal.
     """
-    if not ridge >= 0.0:
-        raise ValueError(f"ridge is {ridge}; give a number that is not negative.")
+    check_weight("ridge", ridge)
     diagonal = np.diag(gram)
     if diagonal.min() < 0.0:
         raise ValueError(f"gram has {diagonal.min():.3g} on its diagonal; a second moment has no negative entries there.")

@@ -33,7 +33,7 @@ def alternate(
         gram: G, `[input, input]`, of unit diagonal.
         targets: C, `[input, column]`.
         project: what stays.
-        penalty: ρ at the start.
+        penalty: ρ at the start; above 0.
         max_iterations: of the alternation.
     """
     values, vectors = np.linalg.eigh(gram)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.batches import labeled
-from annealsubnet.losses import Loss
+from annealsubnet.losses import Loss, check_loss
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.streams import chunk_size
 
@@ -19,7 +19,9 @@ def labeled_for(network: Network, batches: Iterable[Any], loss: Loss) -> Iterato
 
     Raises:
         ValueError: as `annealsubnet.batches.labeled`; or if the network does not return `[batch, classes]`.
+        TypeError: for what is no loss.
     """
+    check_loss(loss)
     count = num_outputs(network)
     return labeled(batches, classes=count if loss.of_classes else None)
 

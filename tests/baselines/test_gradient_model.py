@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from annealsubnet.baselines.chita import chita
-from annealsubnet.baselines.gradient_model import gradient_model, woodbury
+from annealsubnet.baselines.gradient_model import gradient_model, ridge_regression, woodbury
 from annealsubnet.baselines.surgeon import exchanges, surgeon, zero_swaps
 from annealsubnet.baselines.woodfisher import woodfisher
-from annealsubnet.losses import cross_entropy
+from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network
 from tests.models import EXAMPLES
 
@@ -68,6 +68,26 @@ def test_woodbury_is_the_inverse():
         np.testing.assert_allclose(
             woodbury(part, 0.1, right), np.linalg.solve(part.T @ part + 0.1 * np.eye(part.shape[1]), right), rtol=1e-9
         )
+
+
+@pytest.mark.parametrize("size", [4, 12])
+@pytest.mark.parametrize("scale", [1.0, 1e8])
+def test_ridge_regression_is_least_squares_with_the_ridge_as_rows_however_small_it_is_beside_them(size, scale):
+    rng = np.random.default_rng(0)
+    rows, target = scale * rng.normal(size=(6, 2)) @ rng.normal(size=(2, size)), rng.normal(size=6)
+    stacked = np.vstack([rows, np.sqrt(RIDGE) * np.eye(size)])
+    right = np.append(target, np.zeros(size))
+    error = np.linalg.norm(stacked @ ridge_regression(rows, RIDGE, target) - right)
+    least = np.linalg.norm(stacked @ np.linalg.lstsq(stacked, right, rcond=None)[0] - right)
+    np.testing.assert_allclose(error, least, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", [woodfisher, surgeon, zero_swaps, chita])
+def test_gradients_beside_which_the_ridge_is_lost_in_rounding(given, method):
+    network, [(inputs, labels)], *_ = given
+    targets = 1e4 * np.eye(3, dtype=np.float32)[labels]
+    kept, weights = vector(network, method(network, [(1e3 * inputs, targets)], keep=40, loss=squared_error))
+    assert kept.sum() == 40 and np.isfinite(weights).all()
 
 
 def test_woodfisher_by_the_whole_inverse(given):
@@ -202,7 +222,7 @@ def test_the_first_order_term_is_the_mean_gradient(given):
 
     slopes = jax.jit(jax.grad(loss))(kernels)
     expected = np.concatenate([np.asarray(slopes[name]).ravel() for name in model.places])
-    np.testing.assert_allclose(model.slope, expected, atol=1e-5)
+    np.testing.assert_allclose(model.pull @ model.rows, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", [woodfisher, surgeon, zero_swaps, chita])

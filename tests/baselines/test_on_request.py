@@ -118,7 +118,7 @@ def test_gradual_holds_zeros_and_trains_the_rest(mlp):
     np.testing.assert_array_equal(np.asarray(before[kernel])[still.kept["fc1"]], dense[still.kept["fc1"]])
     assert not np.asarray(after[kernel])[~mask.kept["fc1"]].any()
     assert np.abs(np.asarray(after[kernel]) - dense)[mask.kept["fc1"]].min() > 0
-    with pytest.raises(ValueError, match="stages is 0"):
+    with pytest.raises(ValueError, match="stages must be at least 1"):
         gradual(network, batches, keep=0.5, stages=0)
     with pytest.raises(ValueError, match="ramp is 0"):
         gradual(network, batches, keep=0.5, ramp=0)

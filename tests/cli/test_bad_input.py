@@ -1,12 +1,15 @@
 """Every kind of bad input, through the command: one sentence with what was found and what to do, and code 2."""
 
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from annealsubnet import Mask, cli
+from annealsubnet.cli.methods import known_methods
 
 OWN = """
 import jax
@@ -210,6 +213,27 @@ def test_the_command_goes_through_with_the_option_that_its_refusal_advises(capsy
     assert "<td>layers/0</td>" in Path("annealsubnet-results/report.html").read_text()
 
 
+@pytest.mark.parametrize("pattern", ["4x1", "2:4"])
+def test_the_methods_advised_for_a_pattern_are_those_that_keep_it(capsys, pattern) -> None:
+    words = ["prune", "none:loaded", "--seed", "0", "--unit", "weight", "--pattern", pattern]
+    said = refused(capsys, *words, "--method", "osscar")
+    assert f"osscar can't keep the pattern {pattern}; use one or more of" in said
+    advised = said.strip().removesuffix(".").rpartition(" of ")[2].split(", ")
+    keep = {"keep": 0.5} if "x" in pattern else {}
+    inputs = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    model = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
+    for name, method in known_methods().items():
+        if "pattern" not in signature(method).parameters:
+            assert name not in advised
+        elif name in advised:
+            mask, _ = method(model, [inputs], unit="weight", pattern=pattern, seed=0, **keep)
+            assert mask.kept_count == 16
+        else:
+            with pytest.raises(ValueError, match="not blocks"):
+                method(model, [inputs], unit="weight", pattern=pattern, seed=0, **keep)
+            assert f"{name} can't keep" in refused(capsys, *words, "--method", name)
+
+
 def test_a_kernel_that_no_layer_uses_is_refused_with_the_option_that_leaves_it_alone(capsys) -> None:
     words = ["prune", "mine:loose", "--seed", "0", "--unit", "weight", "--keep", ".5", "--method", "magnitude", "--quiet"]
     assert "leave it alone with --exclude spare." in refused(capsys, *words)
@@ -240,8 +264,6 @@ def test_a_mask_that_is_truncated_foreign_or_for_another_network_is_refused(caps
     ],
 )
 def test_checkpoints_that_do_not_fit_are_refused(capsys, change, says) -> None:
-    from flax import nnx
-
     from annealsubnet.examples import named_network
 
     state = nnx.to_flat_state(nnx.state(named_network("digits-mlp").build(seed=0), nnx.Param))

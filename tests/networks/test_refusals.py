@@ -65,6 +65,20 @@ def test_a_shared_layer():
         as_network(build(Shared), INPUTS)
 
 
+@pytest.mark.parametrize("leaf", ["kernel", "bias"])
+def test_layers_that_share_a_parameter(leaf):
+    class Tied(nnx.Module):
+        def __init__(self, rngs):
+            self.one, self.two = nnx.Linear(4, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
+            setattr(self.two, leaf, getattr(self.one, leaf))
+
+        def __call__(self, x):
+            return self.two(jax.nn.relu(self.one(x)))
+
+    with pytest.raises(ValueError, match=f"Layer 'two' shares its {leaf} with 'one'; tied layers are not supported"):
+        as_network(build(Tied), INPUTS)
+
+
 def test_a_shared_batch_norm():
     class Shared(nnx.Module):
         def __init__(self, rngs):
