@@ -10,9 +10,10 @@ import pytest
 from flax import nnx
 
 from annealsubnet import evaluate
+from annealsubnet.budgets import budget_of
 from annealsubnet.examples import load, named_network
 from annealsubnet.examples.architectures import CNN, MLP
-from annealsubnet.losses import smoothed_cross_entropy
+from annealsubnet.losses import Loss, smoothed_cross_entropy, squared_error
 from annealsubnet.networks import as_network
 from annealsubnet.tickets import (
     annealed,
@@ -173,6 +174,15 @@ def test_no_layer_is_left_without_units(case):
         find_ticket(network, batches, keep=1, scope="network", seed=0)
     with pytest.raises(ValueError, match="keeps no unit of"):
         random_masks(network, batches, keep=1, scope="network", evaluations=3, seed=0)
+
+
+def test_labels_that_are_no_integers_have_no_accuracy(case):
+    network, batches = case
+    budget = budget_of(network, keep=0.5, unit="weight", scope="layer")
+    loss = Loss("distance to a number", lambda outputs, labels: (outputs[:, 0] - labels) ** 2, squared_error.curvature_factor)
+    gates = {name: np.ones(shape) for name, shape in budget.shapes.items()}
+    measured = [Switches(network, budget, loss).measure(gates, inputs, labels * 1.0) for inputs, labels in batches]
+    assert all(np.isfinite(loss) and np.isnan(accuracy) for loss, accuracy in measured)
 
 
 def test_checks_say_what_was_predicted_and_what_came(case):
