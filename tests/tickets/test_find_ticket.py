@@ -141,12 +141,15 @@ def test_an_interrupt_within_a_check_loses_none(case, place, which, tmp_path, mo
         ("keep", {"keep": {"fc1": 744, "fc2": 144}}), ("scope", {"scope": "network", "keep": 888}),
         ("loss", {"loss": smoothed_cross_entropy(0.3)}), ("held_in", {"held_in": 7}),
         ("augment", {"augment": lambda inputs, generator: inputs}), ("examples", {}), ("weights", {}),
+        ("rule's update", {"rule": edge_popup(momentum=0.1)}), ("rule's update", {"rule": edge_popup(decay=0.1)}),
     ],
 )  # fmt: skip
 def test_a_search_is_gone_on_with_as_it_was_begun(case, setting, other, tmp_path):
     network, batches = case
     options = {"passes": 1, "batch_size": 20, "seed": 3, "checks": 2, "state_file": tmp_path / "search.npz"}
+    options |= {"rule": edge_popup()} if "rule" in other else {}
     find_ticket(network, batches, **options)
+    assert " at 0x" not in str(np.load(options["state_file"])["header"])
     if setting == "examples":
         batches = [(inputs[::-1], labels) for inputs, labels in batches]
     if setting == "weights":
@@ -154,6 +157,25 @@ def test_a_search_is_gone_on_with_as_it_was_begun(case, setting, other, tmp_path
     said = {"keep": "counts", "scope": "scope"}.get(setting, setting)
     with pytest.raises(ValueError, match=rf"other settings: .*{said}"):
         find_ticket(network, batches, resume=True, **{**options, **other})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "batch_size": np.int64(20), "checks": np.int64(2), "held_in": np.int64(50), "keep": {"fc1": np.int64(700)},
+            "keep_from": np.float32(0.75), "rule": sampled(step=np.float32(0.25)),
+        },
+        {"price": np.float32(0)}, {"coupling": np.float32(0.5)},
+    ],
+)  # fmt: skip
+def test_numbers_of_numpy_are_saved_as_the_numbers_they_are(case, options, tmp_path):
+    network, batches = case
+    saved = {"passes": 0.5, "seed": 0, "state_file": tmp_path / "search.npz"}
+    mask = find_ticket(network, batches, **saved, **options)
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    plain |= {"rule": sampled(step=0.25)} if "rule" in options else {}
+    assert same(mask, find_ticket(network, batches, resume=True, **saved, **plain))
 
 
 def test_rules_made_alike_are_equal_and_compiled_once(case):
