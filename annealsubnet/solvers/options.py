@@ -132,15 +132,17 @@ class Options:
         return geometric(self.given_range or default_range(), steps)
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise unless an option is a whole number of at least so much.
+def check_whole(name: str, value: Any, least: int) -> int:
+    """An option as Python's own integer, if it is a whole number of at least so much.
 
     Raises:
         TypeError: for anything but a whole number.
         ValueError: for less.
     """
-    if _whole(name, value) < least:
+    whole = _whole(name, value)
+    if whole < least:
         raise ValueError(f"{name} must be at least {least}; it is {value}.")
+    return whole
 
 
 def whole_seed(seed: Any) -> int:

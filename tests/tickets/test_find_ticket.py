@@ -219,7 +219,7 @@ def test_checks_say_what_was_predicted_and_what_came(case):
     assert checks[0].predicted_linear < 0 and checks[0].actual < 0
 
 
-def test_bad_input_is_refused_in_words(case):
+def test_bad_input_is_refused_in_words(case, tmp_path):
     network, batches = case
     inputs, labels = batches[0]
     with pytest.raises(ValueError, match="labels are needed"):
@@ -234,7 +234,18 @@ def test_bad_input_is_refused_in_words(case):
             search(huge, batches, seed=0, **({} if search is find_ticket else {"evaluations": 3}))
     with pytest.raises(ValueError, match="The loss became nan before round 1: lower step"):
         find_ticket(network, batches, passes=0.1, augment=lambda inputs, generator: inputs * np.nan, checks=1, seed=0)
+    with pytest.raises(ValueError, match=r"examples of shape \(3,\); the network takes"):
+        find_ticket(network, [(inputs[:, :3, 0, 0], labels)], seed=0)
+    for name in ("batch_size", "checks", "held_in"):
+        with pytest.raises(TypeError, match=f"{name} must be a whole number; it is 20.0"):
+            find_ticket(network, batches, seed=0, **{name: 20.0})
+    for search in (find_ticket, random_masks, initialize):
+        with pytest.raises(ValueError, match="seed must be at least 0; it is -1"):
+            search(network, *([] if search is initialize else [batches]), seed=-1)
     for wrong in (
+        {"batch_size": 0},
+        {"held_in": 0},
+        {"state_file": tmp_path},
         {"passes": 0},
         {"checks": 0},
         {"coupling": -1.0},
