@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from annealsubnet.batches import Batches, first_inputs, labeled
+from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
+from annealsubnet.statistics.passes import labeled_for
 from annealsubnet.statistics.streams import as_wide
 
 
@@ -79,11 +80,9 @@ def evaluate(model: Any, batches: Batches, mask: Mask | None = None, *, loss: Lo
     check_loss(loss)
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
     params = network.params if mask is None else mask.multiply(network.params)
-    classes = _classes(network, loss)
     step = _step(network.model.call, loss)
     total_loss, correct, examples = 0.0, 0.0, 0
-    for inputs, labels in labeled(batches, classes=classes):
-        _check_inputs(network, inputs)
+    for inputs, labels in labeled_for(network, batches, loss):
         batch_loss, batch_correct = step(params, inputs, labels)
         total_loss += float(batch_loss)
         correct += float(batch_correct)
@@ -118,21 +117,6 @@ def _step(call: Callable[[Params, Any], jax.Array], loss: Loss) -> Callable[...,
         return jnp.sum(values), jnp.sum(jnp.argmax(outputs, axis=-1) == labels)
 
     return step
-
-
-def _classes(network: Network, loss: Loss) -> int | None:
-    example = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
-    shape = jax.eval_shape(network.apply, dict(network.params), example).shape
-    if len(shape) != 2:
-        raise ValueError(f"The network returns {shape[1:]} for an example; {loss.name} takes one vector, [examples, outputs].")
-    return shape[1] if loss.of_classes else None
-
-
-def _check_inputs(network: Network, inputs: np.ndarray) -> None:
-    if inputs.shape[1:] != network.example.shape[1:]:
-        raise ValueError(
-            f"The batches have examples of shape {inputs.shape[1:]}; the network takes {network.example.shape[1:]}."
-        )
 
 
 def _counts(network: Network, params: Params, mask: Mask | None) -> tuple[int, int, int, int]:

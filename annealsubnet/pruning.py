@@ -32,7 +32,7 @@ from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
-from annealsubnet.solvers.options import check_whole, whole_seed
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.moments import Regression, regression_moments
 from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import (
@@ -142,7 +142,7 @@ def prune(
     check_loss(loss)
     network = as_network(model, first_inputs(batches))
     budget = pattern_budget(network, pattern, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    seed = whole_seed(seed)
+    seed = check_whole("seed", seed)
     check_whole("rounds", rounds, 1)
     check_whole("polish", polish, 0)
     if rounds > 1 and unit == "weight" and not refit:

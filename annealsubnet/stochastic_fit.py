@@ -36,7 +36,7 @@ from annealsubnet.fitting import Fit, apply_rounded, narrowed, widened
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
-from annealsubnet.solvers.options import whole_seed
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.weight_distance import squared_distances
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def fit_by_batches(
     Raises:
         ValueError: for bad batches, a mask for another model, or numbers that are not positive.
     """
-    seed = whole_seed(seed)
+    seed = check_whole("seed", seed)
     rates = tuple(sorted(np.ravel(learning_rate).tolist()))
     if not rates or min(examples, batch_size) < 1 or min(*rates, temperature) <= 0:
         raise ValueError(

@@ -23,7 +23,7 @@ from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.selection import Choice
-from annealsubnet.solvers.options import check_weight, whole_seed
+from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.statistics.passes import num_outputs
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def thin(
         >>> np.asarray(pruned["out"]["kernel"], np.float64).round(1).tolist()
         [[0.0], [2.9]]
     """
-    seed = whole_seed(seed)
+    seed = check_whole("seed", seed)
     if unit != "weight" or scope not in ("network", "layer"):
         asked = f"unit={unit!r}, scope={scope!r}"
         raise ValueError(f"thin takes weights from whole layers; give unit='weight', scope='network' or 'layer', not {asked}.")

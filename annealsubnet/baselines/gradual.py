@@ -23,7 +23,7 @@ from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network
-from annealsubnet.solvers.options import check_whole, whole_seed
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.passes import labeled_for
 
 Chooser = Callable[..., Result]
@@ -68,7 +68,7 @@ def gradual(
     References:
         Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017, equation 1.
     """
-    seed = whole_seed(seed)
+    seed = check_whole("seed", seed)
     if unit != "weight":
         raise ValueError(f"gradual chooses weights; give unit='weight', not {unit!r}.")
     check_whole("stages", stages, 1)

@@ -5,7 +5,7 @@ on a named network and checkpoint, or on your own (`annealsubnet prune MODULE:FU
 lists every choice.
 
 Exit codes: 0 done; 2 the request can't be carried out, one sentence on stderr says why; 130 interrupted, nothing is
-left behind. Anything else is a bug and shows its traceback.
+left behind but a search or a ledger to go on with. Anything else is a bug and shows its traceback.
 """
 
 import sys
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with remembered_interrupts() as check_interrupt:
             _run(sys.argv[1:] if arguments is None else list(arguments), check_interrupt)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nannealsubnet: interrupted; no unfinished files are left behind.\n")
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"\nannealsubnet: interrupted; {str(interrupt) or 'no unfinished files are left behind'}.\n")
         return INTERRUPTED
     except Exception as error:
         if not is_refusal(error):

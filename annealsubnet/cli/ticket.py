@@ -1,7 +1,7 @@
 """`annealsubnet ticket`: from the words of the command line to a mask of a random network.
 
 The folder holds mask.safetensors, checks.csv, ticket.png and config.json, and search.npz, from which `--resume` goes on; after
-an interrupt checks.csv, ticket.png and search.npz.
+an interrupt all but the mask. What it held before is there until the search has something to put in its place.
 """
 
 import csv
@@ -18,10 +18,11 @@ from rich.console import Console
 
 from annealsubnet import report
 from annealsubnet.cli.commands import Ticket
-from annealsubnet.cli.refusals import Refusal
+from annealsubnet.cli.refusals import Refusal, is_refusal
 from annealsubnet.cli.subjects import BATCH, own_subject
 from annealsubnet.report import provenance
-from annealsubnet.report.folder import FORMAT
+from annealsubnet.report.folder import FORMAT, MARKER, remove_results
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.tickets.rounds import Check, read_log
 
 DEFAULT_FOLDER = Path("annealsubnet-ticket")
@@ -57,6 +58,8 @@ def ticket(options: Ticket, *, check_interrupt: Callable[[], None] = lambda: Non
         ValueError, TypeError, OSError: As the package's functions raise them.
     """
     from annealsubnet import evaluate
+    from annealsubnet.batches import first_inputs
+    from annealsubnet.networks import as_network
     from annealsubnet.tickets import find_ticket
 
     output = Console(quiet=options.quiet, highlight=False)
@@ -64,32 +67,38 @@ def ticket(options: Ticket, *, check_interrupt: Callable[[], None] = lambda: Non
     keep = report.parse_keep(options.keep)
     start = time.perf_counter()
     lottery = lottery_of(options, keep)
+    network = as_network(lottery.model, first_inputs(lottery.train))
+    _check_test(network, lottery.test)
     output.print(f"\nA ticket of {lottery.network} for {lottery.data}; no weight is trained.\n")
     output.print(HEADER)
 
     def show(check: Check) -> None:
         check_interrupt()
+        _claim(folder, options)
         output.print(
             f"{check.round:8,} {check.seen:10,} {check.loss:8.4f} {check.held_in_loss:8.4f} {check.held_in_accuracy:9.2%} "
             f"{check.flips:8,} {check.predicted:+10.4f} {check.actual:+8.4f}"
         )
 
     folder.mkdir(parents=True, exist_ok=True)
+    before = _written(folder / STATE)
     try:
         mask = find_ticket(
-            lottery.model, lottery.train, keep=keep, unit=options.unit,
+            network, lottery.train, keep=keep, unit=options.unit,
             passes=lottery.passes if options.passes is None else options.passes,
             checks=options.checks, seed=options.seed, report=show, state_file=folder / STATE, resume=options.resume,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        if (folder / STATE).is_file():
-            _write_checks(folder)
-            sys.stderr.write(f"\nThe search so far is in {folder / STATE}; go on with --out {folder} --resume.\n")
-        raise
-    found = evaluate(lottery.model, lottery.test, mask)
-    mask.save(folder / "mask.safetensors")
-    _write_checks(folder)
-    _write_config(folder, options, found)
+        mask.save(folder / "mask.safetensors")
+        _write_checks(folder)
+        found = evaluate(network, lottery.test, mask)
+        _write_config(folder, options, found)
+    except KeyboardInterrupt as interrupt:
+        if _written(folder / STATE) == before:
+            raise
+        _claim(folder, options)
+        _write_checks(folder)
+        told = f"the search so far is in {folder / STATE}; go on with the same options, --out {folder} and --resume"
+        raise KeyboardInterrupt(told) from interrupt
     output.print(
         f"\n{found.accuracy:.2%} of {found.examples:,} test examples are classified correctly by {mask.kept_count:,} of "
         f"{mask.size:,} random {mask.unit}s. In {folder}: mask.safetensors, checks.csv, ticket.png, config.json. "
@@ -111,11 +120,12 @@ def lottery_of(options: Ticket, keep: report.Keep) -> Lottery:
     from annealsubnet.tickets import initialize
     from annealsubnet.tickets.initialize import kept_fan_in
 
+    check_whole("--seed", options.seed, 0)
     if options.network is not None and ":" in options.network:
-        given = {"--data": options.data, "--weights": options.weights, "--examples": options.examples}
-        for word, value in given.items():
-            if value is not None:
-                raise Refusal(f"{options.network} brings its own data and its own weights; leave out {word}.")
+        words = [f"--{name}" for name in ("data", "weights", "examples") if getattr(options, name) is not None]
+        words += [] if options.rescale else ["--no-rescale"]
+        if words:
+            raise Refusal(f"{options.network} brings its own data and its own weights; leave out {' and '.join(words)}.")
         trial = own_subject(options.network, None).trial(options.seed)
         return Lottery(f"the network of {options.network}", "its own data", trial.model, trial.calibration, trial.test, 20)
     source = options.data or (ticket_network(options.network).data if options.network else "digits")
@@ -144,6 +154,32 @@ def _folder(options: Ticket) -> Path:
     return folder
 
 
+def _check_test(network: Any, test: Any) -> None:
+    """Refuse test examples that could not be evaluated, before anything is searched for."""
+    from annealsubnet.losses import cross_entropy
+    from annealsubnet.statistics.passes import labeled_for
+
+    pairs = labeled_for(network, test, cross_entropy)
+    try:
+        for _ in pairs:
+            pass
+    except (ValueError, TypeError) as error:
+        if not is_refusal(error):
+            raise
+        raise Refusal(f"The test examples can't be used. {error}") from error
+
+
+def _written(path: Path) -> int | None:
+    """When a file was written; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _claim(folder: Path, options: Ticket) -> None:
+    """Make the folder this search's: without earlier results, and marked, so that what comes can be overwritten."""
+    remove_results(folder, but=STATE)
+    _write_config(folder, options, None)
+
+
 def _write_checks(folder: Path) -> None:
     """The log of the search, from its beginning, and its figure."""
     checks = read_log(folder / STATE)
@@ -155,17 +191,17 @@ def _write_checks(folder: Path) -> None:
 
 
 def _write_config(folder: Path, options: Ticket, found: Any) -> None:
-    """How it was made."""
+    """How it was made, and what was found if it has been evaluated."""
     config = {
         "format": FORMAT,
         "files": ["mask.safetensors", "checks.csv", "ticket.png", STATE],
         "command": shlex.join(["annealsubnet", *sys.argv[1:]]),
         "options": asdict(options),
-        "test_accuracy": found.accuracy,
+        "test_accuracy": None if found is None else found.accuracy,
         "machine": provenance.machine(),
         "versions": provenance.versions(),
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
+    (folder / MARKER).write_text(json.dumps(config, indent=2, default=str) + "\n")
 
 
 def _picture(checks: list[Check]) -> bytes:

@@ -100,7 +100,8 @@ def anneal(
     size = block_size if moves == "blocks" else 1
     blocks = grow_blocks(landscape, size=size, width=widest, cover=_COVER if size > 1 else 1, seed=seed)
     length = sweeps if moves == "flips" else _moves(blocks, landscape.num_variables, sweeps)
-    schedule = np.geomspace(*_range(landscape, temperatures), length) if temperatures != (0, 0) else np.zeros(length)
+    descent = temperatures is not None and tuple(temperatures) == (0, 0)
+    schedule = np.zeros(length) if descent else np.geomspace(*_range(landscape, temperatures), length)
     land, plan = _arrays(landscape), _plan(blocks)
     states = np.zeros((num_reads, landscape.num_variables), np.bool_)
     keys = keys_for(seed, num_reads)

@@ -1,8 +1,9 @@
 """The output folder: complete or not there.
 
 Everything is written into a hidden sibling folder, flushed to the disk, and renamed into place as the last act: whoever
-looks at the folder, at any moment and after any interruption, finds all of its files or no folder at all. Folders that
-hold anything other than results of this package are never touched.
+looks at the folder, at any moment and after any interruption, finds all of its files or no folder at all. (A search that can
+be gone on with writes into the folder itself, the marker first.) Folders that hold anything other than results of this package
+are never touched.
 """
 
 import json
@@ -25,7 +26,7 @@ def choose_folder(asked: Path | None, *, default: Path, overwrite: bool) -> Path
     Args:
         asked: the folder that the user named, or `None`.
         default: taken when none was named; if it exists, the first free of `default-2`, `default-3`, and so on.
-        overwrite: whether complete earlier results may be replaced.
+        overwrite: whether earlier results may be replaced.
 
     Returns:
         A folder that does not exist, is empty, or holds results that may be replaced.
@@ -53,7 +54,7 @@ def complete_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Args:
         folder: from `choose_folder`.
-        overwrite: whether complete earlier results in it may be replaced.
+        overwrite: whether earlier results in it may be replaced.
 
     Yields:
         The temporary folder.
@@ -73,6 +74,14 @@ def complete_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def remove_results(folder: Path, *, but: str) -> None:
+    """Remove the results that `folder` says it holds, all but the marker and one file."""
+    removed = _files_of(folder) - {MARKER, but}
+    for path in folder.iterdir():
+        if path.name in removed:
+            path.unlink()
+
+
 def _check_parent(folder: Path) -> None:
     """Raise unless `folder` could be made: its closest existing ancestor is a folder that may be written to."""
     ancestor = folder.absolute().parent
@@ -85,7 +94,7 @@ def _check_parent(folder: Path) -> None:
 
 
 def _check_ours(folder: Path, overwrite: bool) -> None:
-    """Raise unless `folder` holds complete results of this package, nothing else, and may be replaced."""
+    """Raise unless `folder` holds results of this package, nothing else, and may be replaced."""
     files = _files_of(folder)
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in files)
     if foreign:

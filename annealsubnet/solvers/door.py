@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 
 from annealsubnet.problems import Problem
 from annealsubnet.solvers.annealer import Annealer
-from annealsubnet.solvers.options import refuse_unknown, whole_seed
+from annealsubnet.solvers.options import check_whole, refuse_unknown
 from annealsubnet.solvers.prices import is_on_hull, next_price
 
 # This many prices at most; about log₂ n are needed.
@@ -97,7 +97,7 @@ def solve(
         num_kept = problem.num_kept
     if num_kept is not None and not 0 <= num_kept <= bqm.num_variables:
         raise ValueError(f"num_kept must be from 0 to the {bqm.num_variables} variables; it is {num_kept}.")
-    seed = secrets.randbits(31) if seed is None else whole_seed(seed)
+    seed = secrets.randbits(31) if seed is None else check_whole("seed", seed)
     if takes_seed(sampler):
         options["seed"] = seed % 2**31
     if num_kept is None or "num_kept" in sampler.parameters or bqm.num_variables == 0:

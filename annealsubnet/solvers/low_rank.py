@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 
 from annealsubnet.problems import LowRankProblem
 from annealsubnet.solvers.low_rank_kernel import offer_pairs
-from annealsubnet.solvers.options import whole_seed
+from annealsubnet.solvers.options import check_whole
 
 # Temperatures at the first and the last sweep, in units of the median cost of an exchange of the first sweep's lists.
 _HOT, _COLD = 0.3, 0.003
@@ -84,7 +84,7 @@ def exchange_weights(
     state = np.array(start)
     if state.dtype != np.bool_ or state.shape != (problem.size,):
         raise ValueError(f"start is {state.dtype} {state.shape}; give one boolean for each of the {problem.size} weights.")
-    walk = _Walk(problem, state, np.random.default_rng(whole_seed(seed) % 2**63))
+    walk = _Walk(problem, state, np.random.default_rng(check_whole("seed", seed) % 2**63))
     walk.descend(max_descent)
     if num_sweeps:
         scale = walk.scale()

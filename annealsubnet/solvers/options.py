@@ -133,29 +133,17 @@ class Options:
         return geometric(self.given_range or default_range(), steps)
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise unless an option is a whole number of at least so much.
+def check_whole(name: str, value: Any, least: int | None = None) -> int:
+    """An option as Python's own integer, which does not overflow, if it is a whole number (of at least so much).
 
     Raises:
         TypeError: for anything but a whole number.
         ValueError: for less.
     """
-    if _whole(name, value) < least:
-        raise ValueError(f"{name} must be at least {least}; it is {value}.")
-
-
-def whole_seed(seed: Any) -> int:
-    """A seed as Python's own integer, to which others can be added without overflow.
-
-    Raises:
-        TypeError: for anything but a whole number.
-    """
-    return _whole("seed", seed)
-
-
-def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number; it is {value!r}.")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}; it is {value}.")
     return int(value)
 
 

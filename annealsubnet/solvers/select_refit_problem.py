@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from annealsubnet.solvers.options import check_weight, whole_seed
+from annealsubnet.solvers.options import check_weight, check_whole
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -177,7 +177,7 @@ def schedule_of(temperature: str, num_sweeps: int, num_reads: int) -> FloatArray
 def seeds_of(seed: int, count: int) -> NDArray[np.uint64]:
     """A stream for each column that depends on the seed and the column's index alone."""
     with np.errstate(over="ignore"):
-        z = np.arange(count, dtype=np.uint64) + np.uint64(whole_seed(seed) % 2**64) * np.uint64(0xD1342543DE82EF95)
+        z = np.arange(count, dtype=np.uint64) + np.uint64(check_whole("seed", seed) % 2**64) * np.uint64(0xD1342543DE82EF95)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
         return z ^ (z >> np.uint64(31))

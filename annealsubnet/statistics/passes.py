@@ -18,12 +18,14 @@ def labeled_for(network: Network, batches: Iterable[Any], loss: Loss) -> Iterato
     """Each batch as (inputs, labels), the labels checked against the network's outputs where the loss is cross-entropy.
 
     Raises:
-        ValueError: as `annealsubnet.batches.labeled`; or if the network does not return `[batch, classes]`.
+        ValueError: as `annealsubnet.batches.labeled`; if the network does not return `[batch, classes]`, or takes inputs of
+            another shape.
         TypeError: for what is no loss.
     """
     check_loss(loss)
     count = num_outputs(network)
-    return labeled(batches, classes=count if loss.of_classes else None)
+    pairs = labeled(batches, classes=count if loss.of_classes else None)
+    return ((_fitting(network, inputs), labels) for inputs, labels in pairs)
 
 
 def num_outputs(network: Network) -> int:
@@ -39,6 +41,14 @@ def num_outputs(network: Network) -> int:
             "give a model that flattens or averages them."
         )
     return int(outputs.shape[1])
+
+
+def _fitting(network: Network, inputs: np.ndarray) -> np.ndarray:
+    if inputs.shape[1:] != network.example.shape[1:]:
+        raise ValueError(
+            f"The batches have examples of shape {inputs.shape[1:]}; the network takes {network.example.shape[1:]}."
+        )
+    return inputs
 
 
 FACTORS = 16

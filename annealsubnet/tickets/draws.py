@@ -12,6 +12,7 @@ import numpy as np
 from annealsubnet.batches import Batches
 from annealsubnet.losses import Loss
 from annealsubnet.networks import Network
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.passes import labeled_for
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -64,8 +65,10 @@ def draws_of(network: Network, batches: Batches, loss: Loss, *, size: int, seed:
     """Read the batches once, checked.
 
     Raises:
-        ValueError: for batches without labels, of one class only, or fewer examples than one round takes.
+        TypeError, ValueError: for a size that is no whole number above 0.
+        ValueError: for batches without labels, of one class only, or of another shape than the network takes.
     """
+    size = check_whole("batch_size", size, 1)
     pairs = list(labeled_for(network, batches, loss))
     inputs = np.concatenate([inputs for inputs, _ in pairs])
     labels = np.concatenate([labels for _, labels in pairs])
@@ -74,6 +77,4 @@ def draws_of(network: Network, batches: Batches, loss: Loss, *, size: int, seed:
             f"All {len(labels)} labels are {labels[0]}: a network that always answers {labels[0]} has no loss; give batches "
             "with examples of at least two classes."
         )
-    if size < 1:
-        raise ValueError(f"batch_size is {size}; a round reads at least one example.")
     return Draws(inputs, labels, min(size, len(labels)), seed, augment)

@@ -15,7 +15,7 @@ from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
-from annealsubnet.solvers.options import whole_seed
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.tickets.coupled import Coupling
 from annealsubnet.tickets.draws import Augment, draws_of
 from annealsubnet.tickets.rounds import Check, Search, advance, begin, read_progress
@@ -81,6 +81,7 @@ def find_ticket(
     Raises:
         ValueError: for batches without labels, of one class, or not finite; a loss that is NaN at the start (rescale the
             weights); a `keep` or `price` that leaves a layer without units; settings that do not fit; another search's state.
+        TypeError: for a `batch_size`, `checks`, `held_in` or `seed` that is no whole number.
         FileNotFoundError: if there is no folder to save in, or no `state_file` to go on from.
 
     Example:
@@ -98,9 +99,10 @@ def find_ticket(
     """
     network = as_network(model, first_inputs(batches))
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    seed = whole_seed(seed)
+    seed, checks, held_in = check_whole("seed", seed, 0), check_whole("checks", checks, 1), check_whole("held_in", held_in, 1)
     rule = rule or (sampled() if coupling > 0 else annealed())
-    _check(budget, price, keep_from, passes, rule, coupling, checks, held_in, resume, state_file)
+    path = None if state_file is None else Path(state_file)
+    _check(budget, price, keep_from, passes, rule, coupling, resume, path)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed, augment=augment)
     rounds = max(1, round(passes * len(draws.labels) / draws.size))
     search = Search(
@@ -115,9 +117,6 @@ def find_ticket(
         Coupling(coupling) if coupling > 0 else None,
         seed,
     )
-    path = None if state_file is None else Path(state_file)
-    if path is not None and not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to save the search in.")
     progress = read_progress(search, path) if resume and path is not None else begin(search)
     progress = advance(search, progress, report=report or _logged, save_to=path)
     return Mask.of(network, unit, progress.best)
@@ -137,23 +136,23 @@ def _check(
     passes: float,
     rule: Rule,
     coupling: float,
-    checks: int,
-    held_in: int,
     resume: bool,
-    state_file: Any,
+    path: Path | None,
 ) -> None:
     """Refuse settings that do not fit."""
     if not 0 < passes < math.inf:
         raise ValueError(f"passes is {passes}; give how often every example is to be seen, above 0.")
     if coupling > 0 and not rule.couples:
         raise ValueError(f"The rule {rule.name!r} goes with no coupling; leave it out for the rule that does, sampled().")
-    if checks < 1 or held_in < 1:
-        raise ValueError(f"checks and held_in must be at least 1; they are {checks} and {held_in}.")
     if not coupling >= 0 or (coupling > 0 and budget.unit != "weight"):
         raise ValueError(f'coupling is {coupling} for unit="{budget.unit}"; it is at least 0, and above 0 for weights only.')
     if keep_from is not None and (price is not None or not budget.total / budget.size <= keep_from <= 1):
         raise ValueError(f"keep_from is {keep_from}; it is a share from that kept up to 1, and goes with keep, not with price.")
     if keep_from is not None and not rule.counted:
         raise ValueError(f"The rule {rule.name!r} leaves its count free until the end; leave out keep_from={keep_from}.")
-    if resume and state_file is None:
+    if resume and path is None:
         raise ValueError("resume=True needs the state_file to go on from.")
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to save the search in.")
+    if path is not None and path.is_dir():
+        raise ValueError(f"state_file is {path}, a folder; name a file in it.")

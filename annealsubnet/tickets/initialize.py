@@ -21,6 +21,7 @@ import numpy as np
 
 from annealsubnet.budgets import Budget
 from annealsubnet.networks import Network, as_network
+from annealsubnet.solvers.options import check_whole
 
 Scheme = Literal["signed-constant", "kaiming-normal"]
 
@@ -47,7 +48,7 @@ def initialize(
         A new model in the form that came in.
 
     Raises:
-        ValueError: for an unknown scheme, a `keep` outside (0, 1], or a layer that is not there.
+        ValueError: for an unknown scheme, a `keep` outside (0, 1], a seed below 0, or a layer that is not there.
 
     Example:
         >>> from flax import nnx
@@ -58,6 +59,7 @@ def initialize(
     """
     if scheme not in ("signed-constant", "kaiming-normal"):
         raise ValueError(f'scheme is "signed-constant" or "kaiming-normal", not {scheme!r}.')
+    check_whole("seed", seed, 0)
     network = as_network(model, example)
     shares = dict(keep) if isinstance(keep, Mapping) else dict.fromkeys(network.layers, keep)
     if unknown := sorted(set(shares) - set(network.layers)):

@@ -8,6 +8,7 @@ check is compared with what the model predicted, and the best mask so far is rem
 import hashlib
 import json
 import math
+import re
 import time
 import zipfile
 from collections.abc import Callable, Iterable
@@ -108,18 +109,23 @@ class Search:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What must agree for a saved state to go on; of weights, examples and augmentation what tells them apart."""
-        switches, budget, draws, rule = self.switches, self.switches.budget, self.draws, self.rule
-        return {
+        """What must agree for a saved state to go on, as JSON has it; of arrays and functions what tells them apart."""
+        switches, budget, draws = self.switches, self.switches.budget, self.draws
+        settings = {
             "weights": _digest(switches.network.params[path] for path in sorted(switches.network.params)),
             "examples": _digest([draws.inputs, draws.labels]), "batch_size": draws.size, "held_in": self.held_in,
-            "augment": None if draws.augment is None else getattr(draws.augment, "__qualname__", repr(draws.augment)),
+            "augment": draws.augment, **{f"rule's {name}": value for name, value in vars(self.rule).items()},
             "units": {name: list(shape) for name, shape in switches.shapes.items()}, "unit": budget.unit, "scope": budget.scope,
             "kept": budget.total, "counts": dict(budget.counts), "price": self.price, "keep_from": self.keep_from,
-            "loss": switches.loss.name, "rule": [rule.name, rule.step, rule.temperature, rule.cooling],
-            "coupling": None if self.coupling is None else asdict(self.coupling),
+            "loss": switches.loss.name, "coupling": self.coupling and vars(self.coupling),
             "rounds": self.rounds, "checks": self.checks, "seed": self.seed,
         }  # fmt: skip
+        return dict(json.loads(json.dumps(settings, default=_plain)))
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as a number; anything else in words that are the same in every process, without addresses."""
+    return value.item() if isinstance(value, np.generic) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _digest(arrays: Iterable[Any]) -> str:
@@ -308,9 +314,12 @@ def write_progress(search: Search, progress: Progress, path: Path) -> None:
         "log": [asdict(check) for check in progress.log],
     }
     draft = path.with_name(f".{path.name}.part")
-    with draft.open("wb") as file:
-        np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_progress(search: Search, path: Path) -> Progress:
@@ -321,8 +330,7 @@ def read_progress(search: Search, path: Path) -> Progress:
         FileNotFoundError: if there is none.
     """
     header, arrays = _read(path)
-    settings, numbers = header["settings"], header["numbers"]
-    ours = json.loads(json.dumps(search.settings))
+    settings, numbers, ours = header["settings"], header["numbers"], search.settings
     different = sorted(name for name in ours if settings.get(name) != ours[name])
     if different:
         told = ", ".join(f"{name} {settings.get(name)} there and {ours[name]} here" for name in different[:3])

@@ -29,7 +29,7 @@ from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
-from annealsubnet.solvers.options import whole_seed
+from annealsubnet.solvers.options import check_whole
 from annealsubnet.tickets.draws import Draws, draws_of
 from annealsubnet.tickets.switches import Gates, Switches, as_gates, empty_site, refuse_overflow
 
@@ -113,7 +113,7 @@ def searched(
     """The mask that a search finds, its options checked (see `genetic`)."""
     if evaluations < 1:
         raise ValueError(f"evaluations is {evaluations}; at least one mask has to be judged.")
-    seed = whole_seed(seed)
+    seed = check_whole("seed", seed, 0)
     network = as_network(model, first_inputs(batches))
     budget: Budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed)

@@ -54,9 +54,9 @@ class Blocks:
     coupling: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.damping > 0 and self.temperature >= 0 and self.num_sweeps >= 1):
+        if not (0 < self.damping < np.inf and 0 <= self.temperature < np.inf and self.num_sweeps >= 1):
             raise ValueError(
-                f"damping is above 0, temperature at least 0, num_sweeps at least 1; they are {self.damping}, "
+                f"damping is above 0, temperature at least 0, both finite, num_sweeps at least 1; they are {self.damping}, "
                 f"{self.temperature} and {self.num_sweeps}."
             )
 

@@ -69,7 +69,8 @@ class Switches:
         @self.network.jitted("ticket measure", *self.key)
         def step(params: Params, gates: Gates, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
             outputs = self.outputs(params, gates, inputs)
-            right = jnp.argmax(outputs, axis=-1) == labels if labels.ndim == 1 else jnp.full(len(labels), jnp.nan)
+            classes = labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer)
+            right = jnp.argmax(outputs, axis=-1) == labels if classes else jnp.full(len(labels), jnp.nan)
             return jnp.mean(self.loss.value(outputs, labels)), jnp.mean(right)
 
         loss, accuracy = step(self.network.params, as_gates(gates), inputs, labels)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from annealsubnet.cli.ticket import lottery_of, ticket
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
 from annealsubnet.report import parse_keep
+from annealsubnet.tickets.rounds import read_log
 
 WORDS = ["ticket", "--passes", "1", "--checks", "2", "--quiet"]
 
@@ -60,6 +62,97 @@ def test_an_interrupted_search_keeps_its_log_and_goes_on(tmp_path):
     assert logs["whole"] == logs["cut"] and len(logs["whole"]) == 3
 
 
+def stopped(options, *, checks):
+    """Run the command as Ctrl-C stops it after so many checks, and return what it says."""
+    left = [checks]
+
+    def interrupt():
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        ticket(options, check_interrupt=interrupt)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("checks", [1, 2])
+def test_an_interrupted_search_replaces_the_results_before_it_as_a_whole_and_can_be_replaced(tmp_path, checks):
+    options = Ticket(passes=1, checks=3, quiet=True, out=tmp_path / "found", overwrite=True)
+    ticket(options)
+    told = stopped(replace(options, seed=5), checks=checks)
+    assert told.startswith(f"the search so far is in {options.out / 'search.npz'}; go on with")
+    assert {path.name for path in options.out.iterdir()} == {"checks.csv", "ticket.png", "config.json", "search.npz"}
+    config = json.loads((options.out / "config.json").read_text())
+    assert config["options"]["seed"] == 5 and config["test_accuracy"] is None
+    assert len(read_log(options.out / "search.npz")) == checks
+    ticket(options)
+    assert (options.out / "mask.safetensors").is_file()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_search_that_came_to_nothing_leaves_the_results_before_it(tmp_path, monkeypatch, error):
+    options = Ticket(passes=1, checks=2, quiet=True, out=tmp_path / "found", overwrite=True)
+    ticket(options)
+    before = {path.name: path.read_bytes() for path in options.out.iterdir()}
+
+    def failing(search):
+        raise error
+
+    monkeypatch.setattr("annealsubnet.tickets.find.begin", failing)
+    with pytest.raises(error) as stop:
+        ticket(replace(options, seed=5))
+    assert str(stop.value) == ""
+    assert {path.name: path.read_bytes() for path in options.out.iterdir()} == before
+
+
+def test_the_command_says_once_what_an_interrupt_leaves(monkeypatch, capsys):
+    for told in ("the search so far is in search.npz", ""):
+
+        def interrupted(*words, told=told, **options):
+            raise KeyboardInterrupt(told)
+
+        monkeypatch.setattr("annealsubnet.cli.ticket.ticket", interrupted)
+        assert main(["ticket"]) == 130
+        said = capsys.readouterr().err
+        assert said == f"\nannealsubnet: interrupted; {told or 'no unfinished files are left behind'}.\n"
+
+
+OWN = """
+import numpy as np
+from flax import nnx
+
+X, Y = np.random.default_rng(0).normal(size=(60, 6)).astype("float32"), np.arange(60) % 3
+
+def net():
+    return nnx.Linear(6, 3, rngs=nnx.Rngs(0))
+
+def missing():
+    return net(), (X, Y), X
+
+def beyond():
+    return net(), (X, Y), (X, Y + 1)
+
+def wide():
+    return net(), (X, Y), (X[:, :5], Y)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("missing", "labels are needed"), ("beyond", "network has 3 outputs"), ("wide", "the network takes (6,)")],
+)
+def test_test_examples_are_checked_before_the_search(name, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "lots", raising=False)
+    (tmp_path / "lots.py").write_text(OWN)
+    assert main(["ticket", "--network", f"lots:{name}", "--out", "found"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("annealsubnet: The test examples can't be used. ") and says in said.err
+    assert said.out == "" and not (tmp_path / "found").exists()
+
+
 @pytest.mark.parametrize(("unit", "keep"), [("weight", "600"), ("neuron", "0.25"), ("weight", "0.5")])
 def test_weights_are_wider_by_what_is_kept_of_a_neurons_inputs(unit, keep):
     lottery = lottery_of(Ticket(unit=unit), parse_keep(keep))
@@ -82,7 +175,9 @@ def test_weights_are_wider_by_what_is_kept_of_a_neurons_inputs(unit, keep):
         (["--network", "nowhere:find"], "no module nowhere"),
         (["--network", "nowhere:find", "--weights", "kaiming-normal"], "its own weights; leave out --weights"),
         (["--network", "nowhere:find", "--examples", "10"], "leave out --examples"),
+        (["--network", "nowhere:find", "--no-rescale"], "leave out --no-rescale"),
         (["--passes", "0"], "passes is 0"),
+        (["--seed", "-1"], "--seed must be at least 0; it is -1"),
     ],
 )
 def test_bad_requests_are_refused_in_a_sentence(words, says, tmp_path, monkeypatch, capsys):

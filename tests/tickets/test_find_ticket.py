@@ -11,9 +11,10 @@ import pytest
 from flax import nnx
 
 from annealsubnet import evaluate
+from annealsubnet.budgets import budget_of
 from annealsubnet.examples import load, named_network
 from annealsubnet.examples.architectures import CNN, MLP
-from annealsubnet.losses import smoothed_cross_entropy
+from annealsubnet.losses import Loss, smoothed_cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.tickets import (
     annealed,
@@ -186,12 +187,15 @@ def test_an_interrupt_within_a_check_loses_none(case, place, which, tmp_path, mo
         ("keep", {"keep": {"fc1": 744, "fc2": 144}}), ("scope", {"scope": "network", "keep": 888}),
         ("loss", {"loss": smoothed_cross_entropy(0.3)}), ("held_in", {"held_in": 7}),
         ("augment", {"augment": lambda inputs, generator: inputs}), ("examples", {}), ("weights", {}),
+        ("rule's update", {"rule": edge_popup(momentum=0.1)}), ("rule's update", {"rule": edge_popup(decay=0.1)}),
     ],
 )  # fmt: skip
 def test_a_search_is_gone_on_with_as_it_was_begun(case, setting, other, tmp_path):
     network, batches = case
     options = {"passes": 1, "batch_size": 20, "seed": 3, "checks": 2, "state_file": tmp_path / "search.npz"}
+    options |= {"rule": edge_popup()} if "rule" in other else {}
     find_ticket(network, batches, **options)
+    assert " at 0x" not in str(np.load(options["state_file"])["header"])
     if setting == "examples":
         batches = [(inputs[::-1], labels) for inputs, labels in batches]
     if setting == "weights":
@@ -199,6 +203,25 @@ def test_a_search_is_gone_on_with_as_it_was_begun(case, setting, other, tmp_path
     said = {"keep": "counts", "scope": "scope"}.get(setting, setting)
     with pytest.raises(ValueError, match=rf"other settings: .*{said}"):
         find_ticket(network, batches, resume=True, **{**options, **other})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "batch_size": np.int64(20), "checks": np.int64(2), "held_in": np.int64(50), "keep": {"fc1": np.int64(700)},
+            "keep_from": np.float32(0.75), "rule": sampled(step=np.float32(0.25)),
+        },
+        {"price": np.float32(0)}, {"coupling": np.float32(0.5)},
+    ],
+)  # fmt: skip
+def test_numbers_of_numpy_are_saved_as_the_numbers_they_are(case, options, tmp_path):
+    network, batches = case
+    saved = {"passes": 0.5, "seed": 0, "state_file": tmp_path / "search.npz"}
+    mask = find_ticket(network, batches, **saved, **options)
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    plain |= {"rule": sampled(step=0.25)} if "rule" in options else {}
+    assert same(mask, find_ticket(network, batches, resume=True, **saved, **plain))
 
 
 def test_rules_made_alike_are_equal_and_compiled_once(case):
@@ -221,6 +244,15 @@ def test_no_layer_is_left_without_units(case):
         random_masks(network, batches, keep=1, scope="network", evaluations=3, seed=0)
 
 
+def test_labels_that_are_no_integers_have_no_accuracy(case):
+    network, batches = case
+    budget = budget_of(network, keep=0.5, unit="weight", scope="layer")
+    loss = Loss("distance to a number", lambda outputs, labels: (outputs[:, 0] - labels) ** 2, squared_error.curvature_factor)
+    gates = {name: np.ones(shape) for name, shape in budget.shapes.items()}
+    measured = [Switches(network, budget, loss).measure(gates, inputs, labels * 1.0) for inputs, labels in batches]
+    assert all(np.isfinite(loss) and np.isnan(accuracy) for loss, accuracy in measured)
+
+
 def test_checks_say_what_was_predicted_and_what_came(case):
     network, batches = case
     checks = []
@@ -233,7 +265,7 @@ def test_checks_say_what_was_predicted_and_what_came(case):
     assert checks[0].predicted_linear < 0 and checks[0].actual < 0
 
 
-def test_bad_input_is_refused_in_words(case):
+def test_bad_input_is_refused_in_words(case, tmp_path):
     network, batches = case
     inputs, labels = batches[0]
     with pytest.raises(ValueError, match="labels are needed"):
@@ -248,7 +280,18 @@ def test_bad_input_is_refused_in_words(case):
             search(huge, batches, seed=0, **({} if search is find_ticket else {"evaluations": 3}))
     with pytest.raises(ValueError, match="The loss became nan before round 1: lower step"):
         find_ticket(network, batches, passes=0.1, augment=lambda inputs, generator: inputs * np.nan, checks=1, seed=0)
+    with pytest.raises(ValueError, match=r"examples of shape \(3,\); the network takes"):
+        find_ticket(network, [(inputs[:, :3, 0, 0], labels)], seed=0)
+    for name in ("batch_size", "checks", "held_in"):
+        with pytest.raises(TypeError, match=f"{name} must be a whole number; it is 20.0"):
+            find_ticket(network, batches, seed=0, **{name: 20.0})
+    for search in (find_ticket, random_masks, initialize):
+        with pytest.raises(ValueError, match="seed must be at least 0; it is -1"):
+            search(network, *([] if search is initialize else [batches]), seed=-1)
     for wrong in (
+        {"batch_size": 0},
+        {"held_in": 0},
+        {"state_file": tmp_path},
         {"passes": 0},
         {"checks": 0},
         {"coupling": -1.0},

@@ -124,7 +124,7 @@ def test_other_units_and_settings_are_refused(case):
     network, batches = case
     with pytest.raises(ValueError, match="chooses weights"):
         sequential_blocks(network, batches, unit="neuron", seed=0)
-    for wrong in ({"damping": 0.0}, {"temperature": -1.0}, {"num_sweeps": 0}, {"damping": float("nan")}):
+    for wrong in ({"damping": 0.0}, {"temperature": -1.0}, {"num_sweeps": 0}, {"damping": np.nan}, {"damping": np.inf}):
         with pytest.raises(ValueError, match="damping is above 0"):
             Blocks(**wrong)
     assert isinstance(sequential_blocks(network, batches, evaluations=1, seed=0), Mask)
