@@ -57,8 +57,13 @@ FORMS = {
     "degree 8 in a fan-in": ("neuron", 8),
     "alone": ("network", 0),
 }
-SMALL = {"digits-32-16": (32, 16), "digits-8": (8,)}  # hidden neurons
-TRAINING = EPOCHS | {"digits-32-16": (100, 2e-3), "digits-8": (100, 3e-3)}
+# Small networks: whose data and scaling, inputs, hidden neurons.
+SMALL = {
+    "digits-32-16": ("digits-mlp", (8, 8, 1), (32, 16)),
+    "digits-8": ("digits-mlp", (8, 8, 1), (8,)),
+    "mnist-14-32-16": ("mnist-mlp", (14, 14, 1), (32, 16)),
+}
+TRAINING = EPOCHS | {"digits-32-16": (100, 2e-3), "digits-8": (100, 3e-3), "mnist-14-32-16": (6, 2e-3)}
 RIDGES = {"neuron": (0.1,), "weight": (0.05, 0.3, 3.0)}
 Solver = Callable[[Problem, np.ndarray, int], np.ndarray]
 KEY = ("network", "unit", "keep", "form", "seed")
@@ -208,11 +213,18 @@ def measure(rows: Rows, unit: str, name: str, keeps: list[float], *, seed: int, 
 
 
 def network_of(name: str) -> examples.NamedNetwork:
-    """A network of the package, or a small one for digits."""
+    """A network of the package, or a small one, whose images are made as coarse as its inputs."""
     if name not in SMALL:
         return examples.named_network(name)
-    create = partial(MLP, (8, 8, 1), (*SMALL[name], 10))
-    return replace(examples.named_network("digits-mlp"), name=name, create=create)
+    source, shape, hidden = SMALL[name]
+    named = examples.named_network(source)
+
+    def normalize(images: np.ndarray) -> np.ndarray:
+        height, width, channels = shape
+        scaled = named.normalize(images).reshape(len(images), height, -1, width, images.shape[1] // width, channels)
+        return scaled.mean((2, 4))
+
+    return replace(named, name=name, create=partial(MLP, shape, (*hidden, 10)), normalize=normalize)
 
 
 def weight_shapes(network: Network) -> list[list[str]]:
