@@ -56,7 +56,8 @@ def find_ticket(
         batches: of (inputs, labels), read once and put together.
         keep: how much stays of each layer (see `scope`): a fraction in (0, 1], a count, or either by layer.
         price: keep whatever unit has a score above this, instead of a fixed count; 0 asks only for a better loss.
-        keep_from: start from this share and get to `keep` by half of the rounds, geometrically.
+        keep_from: start from this share of all units, each layer from as many times its own, and get to `keep` by half of the
+            rounds, geometrically.
         unit: "weight" or "neuron" ("head" where there are attentions).
         scope: over which units `keep` counts: each "layer", the "network", or the fan-in of each "neuron".
         exclude: layers to leave whole.
