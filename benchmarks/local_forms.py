@@ -19,6 +19,8 @@ LeNet-300-100, where a problem over all weights cannot be written down, only the
 
     ANNEALSUBNET_DATA=folder python benchmarks/local_forms.py --out out/local_forms        # some minutes
     python benchmarks/local_forms.py --unit weight --networks digits-32-16 --keeps .5 .25 .1 --seeds 0 1 2 3 4      # 15 minutes
+    ANNEALSUBNET_DATA=folder python benchmarks/local_forms.py --unit weight --networks mnist-14-32-16 --keeps .5 .25 .1 \
+        --calibration 2000                                                                                          # 30 minutes
 """
 
 import argparse
