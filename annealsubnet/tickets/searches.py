@@ -111,9 +111,7 @@ def searched(
     seed: int,
 ) -> Mask:
     """The mask that a search finds, its options checked (see `genetic`)."""
-    if evaluations < 1:
-        raise ValueError(f"evaluations is {evaluations}; at least one mask has to be judged.")
-    seed = check_whole("seed", seed, 0)
+    evaluations, seed = check_whole("evaluations", evaluations, 1), check_whole("seed", seed, 0)
     network = as_network(model, first_inputs(batches))
     budget: Budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed)

@@ -58,7 +58,7 @@ def test_no_more_masks_are_judged_than_asked_for(case, monkeypatch):
 def test_no_evaluations_are_refused(case):
     network, batches = case
     assert genetic(network, batches, evaluations=1, seed=0).kept_count == 888
-    with pytest.raises(ValueError, match="at least one mask"):
+    with pytest.raises(ValueError, match="evaluations must be at least 1"):
         genetic(network, batches, evaluations=0, seed=0)
     assert np.isfinite(evaluate(network, batches, random_masks(network, batches, evaluations=1, seed=0)).loss)
 
