@@ -21,7 +21,8 @@ from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 CHUNK = 1024
-_CHECKED = 64
+CHECKED = 64
+"""Examples on which it is seen what a layer reads."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def measure_matching(
 
 def follows(student: Network, params: Params, layer: Layer, copies: Copies, batches: Batches) -> bool:
     """Whether the inputs of a layer are these copies, on the first batch."""
-    _, records = student.run(params, first_inputs(batches)[:_CHECKED], record=(layer.name,))
+    _, records = student.run(params, first_inputs(batches)[:CHECKED], record=(layer.name,))
     rows = np.asarray(layer.patches(records[layer.name][0])[:, 0], np.float64)
     busy, wanted = copies.leader_of >= 0, np.zeros_like(rows)
     wanted[:, busy] = rows[:, copies.leaders[copies.leader_of[busy]]] * copies.ratio[busy]
@@ -192,7 +193,7 @@ def check_turns(student: Network, blocks: Iterable[Block], batches: Batches) -> 
         ValueError: naming the layers of the first block where it reads something else.
     """
     for first, last in ((block.first, block.last) for block in blocks if block.first is not None):
-        _, records = student.run(student.params, first_inputs(batches)[:_CHECKED], record=(first.name, last.name))
+        _, records = student.run(student.params, first_inputs(batches)[:CHECKED], record=(first.name, last.name))
         wanted = np.maximum(np.asarray(records[first.name][1], np.float64).reshape(-1, first.outputs), 0.0)
         read = np.asarray(last.patches(records[last.name][0])[:, 0], np.float64)
         if read.shape != wanted.shape or not np.allclose(read, wanted, rtol=1e-4, atol=1e-6 * wanted.max(initial=0.0)):

@@ -5,8 +5,8 @@ The last layer of a student adds up what its inputs u contribute, a_u v_u with r
     E(x) = E_n ‖s y − Σ_u x_u a_u v_u‖² = s² E‖y‖² − 2 s Σ_u x_u v_u·E[a_u y] + xᵀ (H ∘ V Vᵀ) x,      H = E[a aᵀ]
 
 exactly quadratic again, and dense: all neurons of the layer are one problem. (A bias b of the layer is part of what it returns:
-the sum is to come to s y − b.) As no weight is refitted, s gives the teacher's
-outputs the size that a choice of so many neurons has; which class is the largest does not depend on it.
+the sum is to come to s y − b.) As no weight is refitted, s gives the teacher's outputs the size that a choice of so many
+neurons has; which class is the largest does not depend on it.
 
 References:
     T. Whitaker, Quantum Neuron Selection, GECCO 2022 companion (choosing neurons rather than weights).
@@ -21,14 +21,12 @@ from jaxtyping import Float, Int
 
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.budgets import Keep, budget_of
-from annealsubnet.distillation.blocks import Block, Matching, measure_matching
+from annealsubnet.distillation.blocks import CHECKED, Block, Matching, measure_matching
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, as_network
 from annealsubnet.networks.sites import Site
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
-
-_CHECKED = 64
 
 
 def neuron_problem(
@@ -46,7 +44,7 @@ def neuron_problem(
         weights: of that layer.
         num_kept: how many stay.
         scale: s; by default what makes the target as large as the sum of so many random contributions.
-        reads: the neuron behind each input of the layer; by default inputs are neurons.
+        reads: the neuron behind each input of the layer, which reads all of them; by default inputs are neurons.
     """
     products = _products(matching, weights, reads)
     scale = _balanced(matching, products, num_kept) if scale is None else scale
@@ -73,8 +71,8 @@ def distill_neurons(
 
     Args:
         teacher: trained, in any form that `distill_ticket` takes.
-        student: with random weights and as many outputs; its last layer, whose outputs are the network's, reads the
-            neurons of one layer.
+        student: with random weights and as many outputs; its last layer, whose outputs are the network's, reads all neurons
+            of one layer.
         batches: of inputs or (inputs, labels); labels are not read.
         keep: how many neurons stay: a fraction in (0, 1] or a count.
         scale: the teacher's outputs are multiplied by it; by default see `neuron_problem`.
@@ -107,8 +105,8 @@ def distill_neurons(
     site = _read_by(ours, last, example)
     if wanted.outputs != last.outputs or site is None:
         raise ValueError(
-            f"The student's last layer {last.name!r} reads {last.fan_in} inputs and returns {last.outputs}; it must read the "
-            f"neurons of one layer, and nothing of those that are removed, and return {wanted.outputs}, as the teacher's "
+            f"The student's last layer {last.name!r} reads {last.fan_in} inputs and returns {last.outputs}; it must read "
+            f"all neurons of one layer, and nothing of those that are removed, and return {wanted.outputs}, as the teacher's "
             f"{wanted.name!r} does."
         )
     budget = budget_of(ours, keep={site.name: keep}, unit="neuron", scope="layer")
@@ -150,11 +148,13 @@ def _balanced(matching: Matching, products: np.ndarray, num_kept: int) -> float:
 
 
 def _read_by(student: Network, last: Layer, example: np.ndarray) -> Site | None:
-    """The site whose neurons are all that the last layer reads, each zero when it is removed; None if there is none."""
+    """The site whose neurons, every one, are all that the last layer reads, each zero when removed; None if there is none."""
     sites = [site for site in student.neurons.values() if last.name in site.consumers]
-    if len(sites) != 1 or sites[0].normalized_by or last.groups > 1 or (sites[0].consumers[last.name] < 0).any():
+    if len(sites) != 1 or sites[0].normalized_by or last.groups > 1:
+        return None
+    if not np.array_equal(np.unique(sites[0].consumers[last.name]), np.arange(sites[0].size)):
         return None
     closed = {sites[0].name: jnp.zeros(sites[0].size)}
-    outputs, records = student.run(student.params, example[:_CHECKED], gates=closed, record=(last.name,))
+    outputs, records = student.run(student.params, example[:CHECKED], gates=closed, record=(last.name,))
     read, returned = (np.asarray(array) for array in records[last.name])
     return None if read.any() or not np.array_equal(np.ravel(outputs), returned.ravel()) else sites[0]

@@ -5,9 +5,9 @@ Around the mask m, neuron n of a layer with weights w, inputs of second moment H
     E(x) = g · (x − m) + ½ γ h̄ (w ∘ (x − m))ᵀ H (w ∘ (x − m)) + λ |x − m|
 
 with g the gradient of the loss by its gates. The block of a neuron takes the others for fixed, which they are not: all neurons
-move at once, so γ damps each. A round anneals all blocks, starting from m; then whichever units
-cost least are flipped until the count is right, and the mask is taken if the loss on held-in examples falls. λ, the price of a
-flip, is a trust region: it follows the ratio of the change that came to the one predicted, as a Levenberg-Marquardt step does.
+move at once, so γ damps each. A round anneals all blocks, starting from m; then whichever units cost least are flipped until
+the count is right, and the mask is taken if the loss on held-in examples falls. λ, the price of a flip, is a trust region: it
+follows the ratio of the change that came to the one predicted, as a Levenberg-Marquardt step does.
 
 Gradients are averaged over rounds with a decay, for a mask that fits one batch alone is worth little on others. With
 `coupling=False` only the diagonal of every block is left, which shows what the couplings are worth.
@@ -65,8 +65,7 @@ def sequential_blocks(model: Any, batches: Batches, *, blocks: Blocks | None = N
     """Blocks of all neurons, annealed together, round after round; called like `genetic`, for weights.
 
     A round counts as six evaluations, and the first mask, a random one, as one; the predicted and the actual change of the loss
-    are logged for each. Batches of thousands of examples suit it
-    (`batch_size=5000`).
+    are logged for each. Batches of thousands of examples suit it (`batch_size=5000`).
 
     Args:
         model: as for `find_ticket`.

@@ -48,20 +48,22 @@ def test_the_choice_meets_enumeration(case):
 
 
 class Student(nnx.Module):
-    """A random hidden layer, an activation, and a last layer that may read the neurons in reverse order."""
+    """A random hidden layer, an activation, and a last layer that reads all of its neurons, reversed ones, or some of them."""
 
-    def __init__(self, act=nnx.relu, *, reverse=False, bias=(0.0, 1.0, 2.0)) -> None:
+    def __init__(self, act=nnx.relu, *, read=slice(None), bias=(0.0, 1.0, 2.0)) -> None:
         rngs = nnx.Rngs(1)
-        self.a, self.b, self.act, self.reverse = nnx.Linear(6, 12, rngs=rngs), nnx.Linear(12, 3, rngs=rngs), act, reverse
+        self.a, self.act, self.read = nnx.Linear(6, 12, rngs=rngs), act, read
+        self.b = nnx.Linear(len(range(12)[read]), 3, rngs=rngs)
         self.b.bias[...] = jnp.asarray(bias)
 
     def __call__(self, inputs):
-        hidden = self.act(self.a(inputs))
-        return self.b(hidden[:, ::-1] if self.reverse else hidden)
+        return self.b(self.act(self.a(inputs))[:, self.read])
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-@pytest.mark.parametrize("student", [Student(), Student(jnp.tanh), Student(reverse=True)], ids=["relu", "tanh", "reversed"])
+@pytest.mark.parametrize(
+    "student", [Student(), Student(jnp.tanh), Student(read=slice(None, None, -1))], ids=["relu", "tanh", "reversed"]
+)
 def test_no_choice_of_neurons_is_nearer_to_the_teacher(case, student, scale):
     teacher, _, inputs = case
     network = as_network(student, inputs)
@@ -101,9 +103,11 @@ def test_what_is_refused(case):
     teacher, student, inputs = case
     with pytest.raises(ValueError, match="nothing of those that are removed"):
         distill_neurons(teacher, Student(nnx.softplus), [inputs], keep=5, seed=0)
+    with pytest.raises(ValueError, match="it must read all neurons"):
+        distill_neurons(teacher, Student(read=slice(0, 7)), [inputs], keep=5, seed=0)
     with pytest.raises(ValueError, match="scale is 0"):
         distill_neurons(teacher, student, [inputs], keep=5, scale=0.0, seed=0)
-    with pytest.raises(ValueError, match=r"it must read the neurons of one layer, .* and return 3"):
+    with pytest.raises(ValueError, match=r"it must read all neurons of one layer, .* and return 3"):
         distill_neurons(teacher, MLP((6,), (12, 4), rngs=nnx.Rngs(1)), [inputs], keep=5, seed=0)
     with pytest.raises(ValueError, match="keep"):
         distill_neurons(teacher, student, [inputs], keep=0.0, seed=0)
