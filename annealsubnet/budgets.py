@@ -72,11 +72,21 @@ class Budget:
         def count(kept: int, size: int) -> int:
             return max(kept, round(size * (kept / size) ** progress))
 
-        sizes = {name: _size(shape) for name, shape in self.shapes.items()}
-        if self.scope == "neuron":
-            sizes = {name: layer.fan_in for name, layer in self.layers.items()}
+        sizes = self._competing()
         counts = {name: count(kept, sizes[name]) for name, kept in self.counts.items()}
         return replace(self, counts=counts, total=count(self.total, self.size))
+
+    def enlarged(self, times: float) -> "Budget":
+        """The budget with so many times as many units, at most all."""
+        sizes = self._competing()
+        counts = {name: min(sizes[name], round(times * kept)) for name, kept in self.counts.items()}
+        return replace(self, counts=counts, total=min(self.size, round(times * self.total)))
+
+    def _competing(self) -> dict[str, int]:
+        """How many units the counts are of: those of a site, or of a neuron's fan-in."""
+        if self.scope == "neuron":
+            return {name: layer.fan_in for name, layer in self.layers.items()}
+        return {name: _size(shape) for name, shape in self.shapes.items()}
 
     def __repr__(self) -> str:
         return f"Budget({self.total:,} of {self.size:,} {self.unit}s by {self.scope} in {len(self.selected)} sites)"

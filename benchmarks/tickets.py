@@ -6,7 +6,8 @@ its own that ends at the count of examples at which it is read: a run for each c
 passes are one epoch of all 60,000). Steps were tuned on the validation part (docs/tickets.md); accuracies are on the test part,
 `--split validation` reads the other. With --shift every method sees images shifted by up to one pixel; with --smoothing every
 rule has its labels smoothed by that share. `read` counts the examples that checks pass, too. The searches without scores
-judge a mask on `--judged-on` examples, and get as many evaluations as `--passes` has room for. Seconds are processor time.
+judge a mask on `--judged-on` examples, and get as many evaluations as `--passes` has room for; blocks have as many in a round,
+and as many rounds as that many examples can be passed in. Seconds are processor time.
 Rows that are in the folder already are not measured again; differences are paired over seeds.
 """
 
@@ -38,9 +39,9 @@ from annealsubnet.tickets import (
     latent_scores,
     random_masks,
     sampled,
-    sequential_blocks,
     supermask,
 )
+from annealsubnet.tickets.sequential import PASSES
 
 RULES: dict[str, Callable[..., Rule]] = {
     "annealed": annealed,
@@ -50,11 +51,13 @@ RULES: dict[str, Callable[..., Rule]] = {
     "edge-popup": edge_popup,
     "supermask": supermask,
 }
-SEARCHES: dict[str, Callable[..., Mask]] = {
-    "blocks": sequential_blocks,
-    "blocks, temperature zero": partial(sequential_blocks, blocks=Blocks(temperature=0.0)),
+BLOCKS = {
+    "blocks": Blocks(),
+    "blocks, temperature zero": Blocks(temperature=0.0),
     # At the damping that serves it best, as 10 does the others (docs/tickets.md).
-    "blocks, no couplings": partial(sequential_blocks, blocks=Blocks(coupling=False, damping=20.0)),
+    "blocks, no couplings": Blocks(coupling=False, damping=20.0),
+}
+SEARCHES: dict[str, Callable[..., Mask]] = {
     "genetic": genetic,
     "greedy exchanges": greedy_exchanges,
     "random masks": random_masks,
@@ -131,11 +134,17 @@ def found_by(
         mask = SEARCHES[method](network, train, keep=keep, evaluations=evaluations, batch_size=size, seed=seed)
         return mask, (evaluations * size, evaluations * size, float("nan"))
     checks: list[Check] = []
-    step = options.steps.get(method)
-    rule = RULES[method]() if step is None else RULES[method](step=step)
+    step, size = options.steps.get(method), options.batch_size
+    rule: Rule | Blocks
+    if method in BLOCKS:
+        # Read by the examples that are passed: a round passes its own five times and the held-in ones once.
+        rule, size, total = BLOCKS[method], options.judged_on, sum(len(labels) for _, labels in train)
+        passes = max(1, (round(passes * total / size) - 1) // (PASSES + 1)) * size / total
+    else:
+        rule = RULES[method]() if step is None else RULES[method](step=step)
     loss = smoothed_cross_entropy(options.smoothing) if options.smoothing else cross_entropy
     mask = find_ticket(
-        network, train, keep=keep, passes=passes, batch_size=options.batch_size, rule=rule, augment=augment, loss=loss,
+        network, train, keep=keep, passes=passes, batch_size=size, rule=rule, augment=augment, loss=loss,
         seed=seed, report=checks.append,
     )  # fmt: skip
     return mask, (checks[-1].seen, checks[-1].read, checks[-1].held_in_loss)
@@ -196,14 +205,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="lenet-300-100")
     parser.add_argument(
-        "--methods", nargs="+", default=["annealed", "latent scores", "edge-popup"], choices=[*RULES, *SEARCHES]
+        "--methods", nargs="+", default=["annealed", "latent scores", "edge-popup"], choices=[*RULES, *BLOCKS, *SEARCHES]
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--passes", type=float, nargs="+", default=[1.1, 5.0, 20.0])
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.5])
     parser.add_argument("--examples", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--judged-on", type=int, default=500, help="examples of an evaluation, for searches without scores")
+    parser.add_argument(
+        "--judged-on",
+        type=int,
+        default=500,
+        help="examples of an evaluation, for searches without scores, and of a round of blocks",
+    )
     parser.add_argument("--smoothing", type=float, default=0.0, help="of labels, for every rule")
     parser.add_argument("--steps", type=named_step, nargs="+", default=[], metavar="METHOD=STEP", help="instead of the default")
     parser.add_argument("--split", default="test", choices=["test", "validation"])
@@ -213,7 +227,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.network, options.seeds, options.passes = "digits-mlp", [0], [3.0]
-        options.methods = [*options.methods, *SEARCHES]
+        options.methods, options.judged_on = [*options.methods, *BLOCKS, *SEARCHES], 100
     options.steps = dict(options.steps)
     columns = ("network", "keeps", "shift", "split", "methods", "seeds", "passes", "batch_size", "smoothing")
     settle(options.out / "config.json", vars(options), selecting=(*columns, "quick", "out"))

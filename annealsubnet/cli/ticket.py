@@ -23,7 +23,7 @@ from annealsubnet.cli.subjects import BATCH, own_subject
 from annealsubnet.report import provenance
 from annealsubnet.report.folder import FORMAT, MARKER, remove_results
 from annealsubnet.solvers.options import check_whole
-from annealsubnet.tickets.rounds import Check, read_log
+from annealsubnet.tickets.progress import Check, read_log
 
 DEFAULT_FOLDER = Path("annealsubnet-ticket")
 PASSES = {"digits": 100, "mnist": 20, "cifar10": 20}

@@ -13,10 +13,10 @@ Example:
 
 from annealsubnet.tickets.find import find_ticket
 from annealsubnet.tickets.initialize import initialize
-from annealsubnet.tickets.rounds import Check
+from annealsubnet.tickets.progress import Check
+from annealsubnet.tickets.quadratic import Blocks
 from annealsubnet.tickets.rules import Rule, annealed, edge_popup, latent_scores, sampled, supermask
 from annealsubnet.tickets.searches import genetic, greedy_exchanges, random_masks
-from annealsubnet.tickets.sequential import Blocks, sequential_blocks
 
 __all__ = [
     "Blocks",
@@ -31,6 +31,5 @@ __all__ = [
     "latent_scores",
     "random_masks",
     "sampled",
-    "sequential_blocks",
     "supermask",
 ]

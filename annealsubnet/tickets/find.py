@@ -1,7 +1,8 @@
 """Find a ticket: in a network whose weights stay as they are, a subnetwork that performs.
 
 Thousands of rounds, one annealing: scores collect the evidence of small batches, and the distribution of masks that they give
-cools to a single mask (`rules`). No weight, bias or normalization statistic is ever changed.
+cools to a single mask (`rules`). Or few rounds on large batches, each of which anneals a quadratic model of the loss
+(`sequential`). No weight, bias or normalization statistic is ever changed.
 """
 
 import logging
@@ -18,7 +19,9 @@ from annealsubnet.networks import as_network
 from annealsubnet.solvers.options import check_whole
 from annealsubnet.tickets.coupled import Coupling
 from annealsubnet.tickets.draws import Augment, draws_of
-from annealsubnet.tickets.rounds import Check, Search, advance, begin, read_progress
+from annealsubnet.tickets.progress import Check, Search, read_progress
+from annealsubnet.tickets.quadratic import Blocks
+from annealsubnet.tickets.rounds import advance, begin
 from annealsubnet.tickets.rules import Rule, annealed, sampled
 from annealsubnet.tickets.switches import Switches
 
@@ -37,12 +40,12 @@ def find_ticket(
     exclude: Iterable[str] = (),
     loss: Loss = cross_entropy,
     passes: float = 10,
-    batch_size: int = 100,
-    rule: Rule | None = None,
+    batch_size: int | None = None,
+    rule: Rule | Blocks | None = None,
     coupling: float = 0.0,
     augment: Augment | None = None,
     checks: int = 10,
-    held_in: int = 500,
+    held_in: int | None = None,
     seed: int,
     report: Callable[[Check], None] | None = None,
     state_file: str | Path | None = None,
@@ -55,7 +58,8 @@ def find_ticket(
             `from_function` return, or a `Network`. It is not changed.
         batches: of (inputs, labels), read once and put together.
         keep: how much stays of each layer (see `scope`): a fraction in (0, 1], a count, or either by layer.
-        price: keep whatever unit has a score above this, instead of a fixed count; 0 asks only for a better loss.
+        price: keep whatever unit has a score above this, instead of a fixed count; 0 asks only for a better loss. With
+            `Blocks()` it is the loss that a kept unit has to save, and `keep` what the first mask has.
         keep_from: start from this share of all units, each layer from as many times its own, and get to `keep` by half of the
             rounds, geometrically.
         unit: "weight" or "neuron" ("head" where there are attentions).
@@ -63,14 +67,15 @@ def find_ticket(
         exclude: layers to leave whole.
         loss: of one example.
         passes: how often every example is seen; the whole schedule ends there.
-        batch_size: examples a round.
+        batch_size: examples a round; if None 100, and 5,000 for `Blocks()`.
         rule: how scores become masks; if None `annealed()`, or with couplings `sampled()`. (The others:
-            `latent_scores()`, `edge_popup()`, `supermask()`.)
+            `latent_scores()`, `edge_popup()`, `supermask()`.) `Blocks()`, for weights, keeps no scores and solves a quadratic
+            model of the loss in every fan-in instead.
         coupling: γ, the weight of the couplings within each neuron's fan-in, in units of the step; weights only, and a rule
             that draws masks (`sampled()`, `latent_scores()`).
         augment: `(inputs, generator) -> inputs`, applied to each round's examples.
-        checks: how often the ground state is judged; the best of them is the answer.
-        held_in: examples it is judged on, drawn from `batches`.
+        checks: how often the ground state is judged; the best of them is the answer. (`Blocks()` judges every round.)
+        held_in: examples it is judged on, drawn from `batches`; if None 500, and with `Blocks()` as many as a round has.
         seed: the same seed gives the same ticket.
         report: called with every `Check`.
         state_file: where the search is saved at every check and on an interrupt.
@@ -100,8 +105,11 @@ def find_ticket(
     """
     network = as_network(model, first_inputs(batches))
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
-    seed, checks, held_in = check_whole("seed", seed, 0), check_whole("checks", checks, 1), check_whole("held_in", held_in, 1)
     rule = rule or (sampled() if coupling > 0 else annealed())
+    in_blocks = isinstance(rule, Blocks)
+    batch_size = (5000 if in_blocks else 100) if batch_size is None else batch_size
+    held_in = (batch_size if in_blocks else 500) if held_in is None else held_in
+    seed, checks, held_in = check_whole("seed", seed, 0), check_whole("checks", checks, 1), check_whole("held_in", held_in, 1)
     path = None if state_file is None else Path(state_file)
     _check(budget, price, keep_from, passes, rule, coupling, resume, path)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed, augment=augment)
@@ -111,7 +119,7 @@ def find_ticket(
         rule,
         draws,
         rounds,
-        min(checks, rounds),
+        rounds if in_blocks else min(checks, rounds),
         min(held_in, len(draws.labels)),
         price,
         keep_from,
@@ -135,7 +143,7 @@ def _check(
     price: float | None,
     keep_from: float | None,
     passes: float,
-    rule: Rule,
+    rule: Rule | Blocks,
     coupling: float,
     resume: bool,
     path: Path | None,
@@ -143,13 +151,15 @@ def _check(
     """Refuse settings that do not fit."""
     if not 0 < passes < math.inf:
         raise ValueError(f"passes is {passes}; give how often every example is to be seen, above 0.")
-    if coupling > 0 and not rule.couples:
+    if isinstance(rule, Blocks):
+        _check_blocks(budget, coupling)
+    elif coupling > 0 and not rule.couples:
         raise ValueError(f"The rule {rule.name!r} goes with no coupling; leave it out for the rule that does, sampled().")
     if not coupling >= 0 or (coupling > 0 and budget.unit != "weight"):
         raise ValueError(f'coupling is {coupling} for unit="{budget.unit}"; it is at least 0, and above 0 for weights only.')
     if keep_from is not None and (price is not None or not budget.total / budget.size <= keep_from <= 1):
         raise ValueError(f"keep_from is {keep_from}; it is a share from that kept up to 1, and goes with keep, not with price.")
-    if keep_from is not None and not rule.counted:
+    if keep_from is not None and isinstance(rule, Rule) and not rule.counted:
         raise ValueError(f"The rule {rule.name!r} leaves its count free until the end; leave out keep_from={keep_from}.")
     if resume and path is None:
         raise ValueError("resume=True needs the state_file to go on from.")
@@ -157,3 +167,11 @@ def _check(
         raise FileNotFoundError(f"There is no folder {path.parent} to save the search in.")
     if path is not None and path.is_dir():
         raise ValueError(f"state_file is {path}, a folder; name a file in it.")
+
+
+def _check_blocks(budget: Budget, coupling: float) -> None:
+    """Refuse what does not go with blocks."""
+    if budget.unit != "weight":
+        raise ValueError(f'Blocks() is for weights, not for unit="{budget.unit}"; other rules choose {budget.unit}s.')
+    if coupling > 0:
+        raise ValueError(f"Blocks() has couplings of its own (see its damping); leave out coupling={coupling}.")

@@ -16,7 +16,7 @@ from annealsubnet.cli.ticket import lottery_of, ticket
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
 from annealsubnet.report import parse_keep
-from annealsubnet.tickets.rounds import read_log
+from annealsubnet.tickets.progress import read_log
 
 WORDS = ["ticket", "--passes", "1", "--checks", "2", "--quiet"]
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from annealsubnet.examples.architectures import CNN, MLP
 from annealsubnet.losses import Loss, smoothed_cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.tickets import (
+    Blocks,
     annealed,
     edge_popup,
     find_ticket,
@@ -26,10 +28,9 @@ from annealsubnet.tickets import (
     latent_scores,
     random_masks,
     sampled,
-    sequential_blocks,
     supermask,
 )
-from annealsubnet.tickets.rounds import read_log
+from annealsubnet.tickets.progress import read_log
 from annealsubnet.tickets.switches import Switches
 
 
@@ -275,9 +276,9 @@ def test_bad_input_is_refused_in_words(case, tmp_path):
     with pytest.raises(ValueError, match="leaves none"):
         find_ticket(network, batches, keep=1e-6, seed=0)
     huge = network.replace(network.model.export({path: value * 1e30 for path, value in network.params.items()}))
-    for search in (find_ticket, random_masks, genetic, greedy_exchanges, sequential_blocks):
+    for search in (find_ticket, partial(find_ticket, rule=Blocks()), random_masks, genetic, greedy_exchanges):
         with pytest.raises(ValueError, match="rescale the weights"):
-            search(huge, batches, seed=0, **({} if search is find_ticket else {"evaluations": 3}))
+            search(huge, batches, seed=0)
     with pytest.raises(ValueError, match="The loss became nan before round 1: lower step"):
         find_ticket(network, batches, passes=0.1, augment=lambda inputs, generator: inputs * np.nan, checks=1, seed=0)
     with pytest.raises(ValueError, match=r"examples of shape \(3,\); the network takes"):
