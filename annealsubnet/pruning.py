@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import first_inputs, stream
 from annealsubnet.budgets import Budget, Keep
 from annealsubnet.evaluation import operations
@@ -32,7 +33,6 @@ from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.moments import Regression, regression_moments
 from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import (

@@ -19,11 +19,11 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
+from annealsubnet.arguments import check_weight
 from annealsubnet.batches import first_inputs, stream
 from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
-from annealsubnet.solvers.options import check_weight
 from annealsubnet.statistics.moments import Regression, regression_moments
 from annealsubnet.statistics.row_curvature import (
     Deltas,

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.exchanges import exchange_inputs
 from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import Network, Params, Site
@@ -21,7 +22,6 @@ from annealsubnet.patterns import Pattern
 from annealsubnet.problems import Problem, fan_in_problem, site_problem, sparsify
 from annealsubnet.solvers.door import solve, solve_all
 from annealsubnet.solvers.greedy import eliminate
-from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.solvers.select_refit import select_inputs, select_units
 from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.moments import Regression

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from annealsubnet.allocation import Allocation, allocate
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import first_inputs, stream
 from annealsubnet.budgets import Budget, budget_of
 from annealsubnet.evaluation import operations, positions
@@ -18,7 +19,6 @@ from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.solvers.select_refit import ErrorCurves, error_curves, unit_curve
 from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature

@@ -31,12 +31,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import stream
 from annealsubnet.fitting import Fit, apply_rounded, narrowed, widened
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.weight_distance import squared_distances
 
 logger = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.batches import first_inputs
 from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.joint import Masks, groups_of, joint_moments, measure_joint, select_jointly
@@ -23,7 +24,6 @@ from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.selection import Choice
-from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.statistics.passes import num_outputs
 
 logger = logging.getLogger(__name__)

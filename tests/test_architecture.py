@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the values everything is made of down to the command. The solvers know nothing of networks.
 ORDER = [
+    "arguments",
     "trees",
     "progress",
     "batches",
@@ -58,7 +59,11 @@ ORDER = [
 ]
 # `from annealsubnet import prune` imports annealsubnet.pruning
 PUBLIC = dict(annealsubnet._HOME)
-INDEPENDENT = {"solvers": {"solvers", "problems"}, "decompose": {"problems", "solvers"}, "examples": {"examples", "progress"}}
+INDEPENDENT = {
+    "solvers": {"arguments", "solvers", "problems"},
+    "decompose": {"arguments", "problems", "solvers"},
+    "examples": {"examples", "progress"},
+}
 
 
 def part_of(module: str) -> str | None:

@@ -1,14 +1,20 @@
 """Numbers and losses that cannot be are refused by name, whatever function they are given to."""
 
+from functools import partial
 from inspect import signature
 
 import numpy as np
 import pytest
 
-from annealsubnet import prune, refit, thin
+from annealsubnet import distill_ticket, landscapes, prune, refit, thin
+from annealsubnet.arguments import check_weight
 from annealsubnet.baselines import METHODS, ON_REQUEST, magnitude
+from annealsubnet.distillation import draw_student
+from annealsubnet.landscapes import random_landscape
 from annealsubnet.losses import check_loss
-from annealsubnet.solvers.options import check_weight
+from annealsubnet.networks import as_network
+from annealsubnet.problems.gates import gate_problem
+from annealsubnet.statistics.weight_rows import distance_rows, gradient_rows
 from tests.models import EXAMPLES
 
 BASELINES = METHODS | ON_REQUEST
@@ -71,6 +77,27 @@ def test_degrees(mlp, frozen):
 def test_what_is_no_number(value):
     with pytest.raises(TypeError, match="ridge must be a number"):
         check_weight("ridge", value)
+
+
+def test_rows_and_ridges_of_models_that_are_made_by_hand(mlp):
+    network = as_network(*mlp[0:1], mlp[1][0][0])
+    for measure in (partial(distance_rows, seed=0), gradient_rows):
+        with pytest.raises(ValueError, match="rows must be at least 1; it is 0"):
+            measure(network, mlp[1], rows=0)
+    with pytest.raises(ValueError, match="ridge is nan; give a finite number"):
+        gate_problem({"a": 2}, np.eye(2), ridge=np.nan)
+
+
+def test_seeds_below_zero(mlp):
+    network, batches = mlp
+    for draws in (
+        lambda: distill_ticket(network, network, batches, seed=-1),
+        lambda: draw_student(network, network, batches, seed=-1),
+        lambda: random_landscape(8, 2, seed=-1),
+        lambda: landscapes.anneal(random_landscape(8, 2, seed=0), seed=-1),
+    ):
+        with pytest.raises(ValueError, match="seed must be at least 0; it is -1"):
+            draws()
 
 
 def test_what_is_no_loss(mlp):

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from annealsubnet.arguments import check_weight
 from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped
 from annealsubnet.baselines.selection import Result, keep_pattern
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.solvers import splitting
-from annealsubnet.solvers.options import check_weight
 
 
 def alps(

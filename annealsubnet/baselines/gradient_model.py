@@ -19,12 +19,12 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.baselines.selection import Result, traced_on_data
 from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
 from annealsubnet.losses import Loss
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network
-from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.statistics.weight_rows import gradient_rows
 
 

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.baselines.magnitude import magnitude
 from annealsubnet.baselines.selection import Result, traced_on_data
 from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.passes import labeled_for
 
 Chooser = Callable[..., Result]

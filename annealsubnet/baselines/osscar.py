@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.baselines.selection import Result, traced_on_data
 from annealsubnet.budgets import Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
@@ -15,7 +16,6 @@ from annealsubnet.networks import Network, Params
 from annealsubnet.refitting import kept_weights, refit_layer
 from annealsubnet.selection import Choice, stack
 from annealsubnet.shares import importance_of, site_counts
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.moments import regression_moments
 
 _TIE = 1e-10  # of the error: an exchange that gains less is rounding

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
-from annealsubnet.solvers.options import check_weight, check_whole
 from annealsubnet.solvers.splitting import largest_in_groups
 
 

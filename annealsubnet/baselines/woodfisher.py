@@ -7,11 +7,11 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.baselines.gradient_model import GradientModel, gradient_model, ridge_regression, root, woodbury
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Keep
 from annealsubnet.losses import Loss, cross_entropy
-from annealsubnet.solvers.options import check_whole
 
 
 def woodfisher(

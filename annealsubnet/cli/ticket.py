@@ -17,12 +17,12 @@ from typing import Any
 from rich.console import Console
 
 from annealsubnet import report
+from annealsubnet.arguments import check_whole
 from annealsubnet.cli.commands import Ticket
 from annealsubnet.cli.refusals import Refusal, is_refusal
 from annealsubnet.cli.subjects import BATCH, own_subject
 from annealsubnet.report import provenance
 from annealsubnet.report.folder import FORMAT, MARKER, remove_results
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.tickets.progress import Check, read_log
 
 DEFAULT_FOLDER = Path("annealsubnet-ticket")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import Batches, first_inputs, stream
 from annealsubnet.distillation.anneal import Schedule, anneal_sums
 from annealsubnet.distillation.blocks import (
@@ -121,7 +122,8 @@ def distill_ticket(
 
     Raises:
         ValueError: for layers that do not fit each other, `alternation` of layers with anything but a ReLU between them, a
-            `kept_per_weight` that leaves a block nothing, or bad batches.
+            `kept_per_weight` that leaves a block nothing, a negative seed, or bad batches.
+        TypeError: for a seed that is no whole number.
 
     Example:
         >>> from annealsubnet.distillation import draw_student
@@ -135,6 +137,7 @@ def distill_ticket(
         >>> distill_ticket(teacher, student, batches, kept_per_weight=1.0, seed=0).kept_count <= 640
         True
     """
+    seed = check_whole("seed", seed, 0)
     example = first_inputs(batches)
     theirs, ours = as_network(teacher, example), as_network(student, example)
     laid = blocks_of(theirs, ours, blocks)

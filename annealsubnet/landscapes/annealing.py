@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.landscapes.block_kernel import anneal_reads
 from annealsubnet.landscapes.blocks import Blocks, grow_blocks
 from annealsubnet.landscapes.landscape import Landscape
@@ -80,6 +81,7 @@ def anneal(
 
     Raises:
         ValueError: for moves or a state that do not exist, and numbers out of range.
+        TypeError: for a seed that is no whole number.
 
     Example:
         >>> from annealsubnet.landscapes import random_landscape, solve_ring
@@ -93,6 +95,7 @@ def anneal(
     if moves not in _SWEEPS or state not in ("best", "last"):
         raise ValueError(f'moves are "blocks" or "flips", the state "best" or "last"; they are {moves!r} and {state!r}.')
     sweeps = _SWEEPS[moves] if num_sweeps is None else num_sweeps
+    seed = check_whole("seed", seed, 0)
     if num_reads < 1 or sweeps < 0:
         raise ValueError(f"num_reads must be at least 1 and num_sweeps 0; they are {num_reads} and {sweeps}.")
     count, members = landscape.windows.shape

@@ -23,6 +23,8 @@ import dimod
 import numpy as np
 from jaxtyping import Float, Int
 
+from annealsubnet.arguments import check_whole
+
 Coefficients = Mapping[tuple[int, ...], float]
 """Polynomial coefficient of each set of variables, the variables ascending."""
 
@@ -107,7 +109,7 @@ def ring_windows(num_variables: int, num_neighbors: int) -> Int[np.ndarray, "win
 
 def random_landscape(num_variables: int, num_neighbors: int, *, seed: int, ring: bool = True) -> Landscape:
     """A random NK landscape: tables uniform in [0, 1), windows on a ring or of random neighbors."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_whole("seed", seed, 0))
     windows = ring_windows(num_variables, num_neighbors)
     if not ring:
         for variable in range(num_variables):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
+from annealsubnet.arguments import check_weight
 from annealsubnet.problems.problem import Problem
 
 
@@ -38,11 +39,15 @@ def gate_problem(
         ridge: ρ.
         num_kept: how many units an answer keeps, over all sites.
 
+    Raises:
+        TypeError, ValueError: for a ridge that is no finite number of at least 0.
+
     Example:
         >>> problem = gate_problem({"a": 2}, np.array([[2.0, 1.0], [1.0, 4.0]]))
         >>> problem.energy(np.array([[1, 1], [0, 1], [0, 0]])).tolist()
         [0.0, 1.0, 4.0]
     """
+    check_weight("ridge", ridge)
     units = len(curvature)
     gradient = np.zeros(units) if gradient is None else gradient
     at = np.ones(units) if at is None else at

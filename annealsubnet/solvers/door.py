@@ -17,9 +17,10 @@ import dimod
 import numpy as np
 from jaxtyping import Bool, Float
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.problems import Problem
 from annealsubnet.solvers.annealer import Annealer
-from annealsubnet.solvers.options import check_whole, refuse_unknown
+from annealsubnet.solvers.options import refuse_unknown
 from annealsubnet.solvers.prices import is_on_hull, next_price
 
 # This many prices at most; about log₂ n are needed.

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.problems import LowRankProblem
 from annealsubnet.solvers.low_rank_kernel import offer_pairs
-from annealsubnet.solvers.options import check_whole
 
 # Temperatures at the first and the last sweep, in units of the median cost of an exchange of the first sweep's lists.
 _HOT, _COLD = 0.3, 0.003

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from annealsubnet.solvers.options import check_weight, check_whole
+from annealsubnet.arguments import check_weight, check_whole
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

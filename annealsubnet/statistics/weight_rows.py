@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Layer, Network, Params
@@ -92,7 +93,8 @@ def distance_rows(
         loss: whose Hessian F measures outputs.
 
     Raises:
-        ValueError: for bad batches, or rows that are not finite.
+        ValueError: for bad batches, fewer rows than one, or rows that are not finite.
+        TypeError: for rows or a seed that are no whole numbers.
 
     Example:
         >>> from annealsubnet.networks import as_network, from_function
@@ -106,6 +108,7 @@ def distance_rows(
                [0., 0., 0., 0.],
                [0., 0., 0., 0.]], dtype=float32)
     """
+    rows, seed = check_whole("rows", rows, 1), check_whole("seed", seed)
     params = network.params if params is None else params
     dense = network.params if target_params is None else target_params
     names = _named(network, layers, chosen)
@@ -169,8 +172,10 @@ def gradient_rows(
         Rows divided by the root of their number, so that matrixᵀ matrix is the mean of g gᵀ over the groups; residuals are 0.
 
     Raises:
-        ValueError: for bad batches or missing labels, or rows that are not finite.
+        ValueError: for bad batches or missing labels, fewer rows than one, or rows that are not finite.
+        TypeError: for rows that are no whole number.
     """
+    rows = check_whole("rows", rows, 1)
     params = network.params if params is None else params
     names = _named(network, layers, chosen)
     held = list(labeled_for(network, batches, loss))

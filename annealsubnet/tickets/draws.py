@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import Batches
 from annealsubnet.losses import Loss
 from annealsubnet.networks import Network
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.statistics.passes import labeled_for
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.tickets.coupled import Coupling
 from annealsubnet.tickets.draws import Augment, draws_of
 from annealsubnet.tickets.progress import Check, Search, read_progress

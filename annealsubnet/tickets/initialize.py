@@ -19,9 +19,9 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.budgets import Budget
 from annealsubnet.networks import Network, as_network
-from annealsubnet.solvers.options import check_whole
 
 Scheme = Literal["signed-constant", "kaiming-normal"]
 

@@ -24,12 +24,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import as_network
-from annealsubnet.solvers.options import check_whole
 from annealsubnet.tickets.draws import Draws, draws_of
 from annealsubnet.tickets.switches import Gates, Switches, as_gates, empty_site, refuse_overflow
 
