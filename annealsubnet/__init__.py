@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import annealsubnet.baselines as baselines
     import annealsubnet.examples as examples
+    import annealsubnet.landscapes as landscapes
     import annealsubnet.leap as leap
+    import annealsubnet.losses as losses
     import annealsubnet.testing as testing
+    import annealsubnet.tickets as tickets
     from annealsubnet.distillation import distill_ticket
     from annealsubnet.evaluation import Evaluation, evaluate
     from annealsubnet.gradual import Training
@@ -61,7 +64,7 @@ _HOME = {
     "thin": "thinning",
     "weight_curves": "shares",
 }
-_SUBPACKAGES = ("baselines", "examples", "leap", "testing")
+_SUBPACKAGES = ("baselines", "distillation", "examples", "landscapes", "leap", "losses", "testing", "tickets")
 
 __all__ = [
     "Annealer",
@@ -73,13 +76,16 @@ __all__ = [
     "Training",
     "baselines",
     "distill_ticket",
+    "distillation",
     "evaluate",
     "examples",
     "find_ticket",
     "from_function",
     "from_linen",
+    "landscapes",
     "leap",
     "load_parameters",
+    "losses",
     "masked",
     "prune",
     "refit",
@@ -89,6 +95,7 @@ __all__ = [
     "solve",
     "testing",
     "thin",
+    "tickets",
     "weight_curves",
 ]
 

@@ -7,13 +7,16 @@ that can be. Where the units of different parts cost differently (operations, by
 price is that of a unit of cost.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
 from annealsubnet.solvers.prices import lower_hull
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,23 @@ def allocate(
     tilted = [np.asarray(curve)[least:] + price * each * k for curve, each, k in zip(curves, cost, units, strict=True)]
     bound = float(sum(values.min() for values in tilted) - price * total)
     return Allocation(counts, error, min(bound, error), price)
+
+
+def allocate_over_layers(curves: Mapping[str, Sequence[np.ndarray]], total: int) -> dict[str, Int[np.ndarray, "neurons"]]:
+    """Divide `total` units among all neurons of all layers; how near that is to the best division is logged.
+
+    Args:
+        curves: by layer, each neuron's error at 0, 1, 2, … units.
+        total: units in all.
+
+    Raises:
+        ValueError: as `allocate`.
+    """
+    found = allocate([curve for of_layer in curves.values() for curve in of_layer], total)
+    gap = 100 * (found.error - found.bound) / max(found.bound, 1e-30)
+    logger.info("allocation: error %.4g, at most %.2g %% above the best", found.error, gap)
+    ends = np.cumsum([len(of_layer) for of_layer in curves.values()])[:-1]
+    return dict(zip(curves, np.split(found.counts, ends), strict=True))
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:

@@ -59,10 +59,20 @@ def labeled(batches: Batches, *, classes: int | None) -> Iterator[tuple[np.ndarr
 def _iterate(batches: Batches) -> Iterator[Any]:
     if batches is None or isinstance(batches, (str, dict)) or not hasattr(batches, "__iter__"):
         raise TypeError(f"batches must be an iterable of inputs or of (inputs, labels), not {type(batches).__name__}.")
+    if hasattr(batches, "shape") or _is_one_batch(batches):
+        raise TypeError("batches is one batch, not an iterable of batches; give a list: [inputs] or [(inputs, labels)].")
     iterator = iter(batches)
     if iterator is batches:
         raise TypeError(f"batches are read more than once, and a {type(batches).__name__} can be read once only; give a list.")
     return iterator
+
+
+def _is_one_batch(batches: Any) -> bool:
+    """Whether this is (inputs, labels): two arrays, as long as each other, whose examples differ in shape."""
+    if not isinstance(batches, tuple) or len(batches) != 2 or not all(hasattr(part, "shape") for part in batches):
+        return False
+    inputs, labels = (np.shape(part) for part in batches)
+    return inputs[:1] == labels[:1] and inputs[1:] != labels[1:]
 
 
 def _split(batch: Any, number: int) -> Pair:

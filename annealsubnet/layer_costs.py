@@ -10,14 +10,13 @@ In ResNet20 with a tenth of all weights kept, curvature leaves .4 % to the last 
 9.3, when a layer of the first stage costs .01 to .03 (docs/results.md).
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from annealsubnet.allocation import allocate
+from annealsubnet.allocation import allocate_over_layers
 from annealsubnet.batches import stream
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
@@ -26,8 +25,6 @@ from annealsubnet.selection import Importance
 from annealsubnet.solvers.select_refit import ErrorCurves
 from annealsubnet.statistics.moments import Regression
 from annealsubnet.stochastic_fit import output_distance
-
-logger = logging.getLogger(__name__)
 
 _EXAMPLES = 200
 """On which the outputs are compared."""
@@ -105,12 +102,8 @@ def divide(
 
 
 def _divided(curves: Mapping[str, LayerCurves], importance: Importance, total: int) -> dict[str, np.ndarray]:
-    together = allocate([curve for name in curves for curve in curves[name].weighted(importance[name])], total)
-    gap = 100 * (together.error - together.bound) / max(together.bound, 1e-30)
-    logger.info("allocation: error %.4g, at most %.2g %% above the best", together.error, gap)
-    shapes = {name: importance[name].shape for name in curves}
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])[:-1]
-    return {name: part.reshape(shapes[name]) for name, part in zip(curves, np.split(together.counts, ends), strict=True)}
+    found = allocate_over_layers({name: curves[name].weighted(importance[name]) for name in curves}, total)
+    return {name: counts.reshape(importance[name].shape) for name, counts in found.items()}
 
 
 def layer_costs(

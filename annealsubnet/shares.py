@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 
-from annealsubnet.allocation import Allocation, allocate
+from annealsubnet.allocation import Allocation, allocate, allocate_over_layers
 from annealsubnet.arguments import check_whole
 from annealsubnet.batches import first_inputs, stream
 from annealsubnet.budgets import Budget, budget_of
@@ -46,6 +46,9 @@ class WeightCurves:
 
     errors: Mapping[str, list[np.ndarray]]
     costs: Mapping[str, Mapping[str, int]]
+
+    def __repr__(self) -> str:
+        return f"WeightCurves({sum(map(len, self.errors.values())):,} neurons in {len(self.errors)} layers)"
 
     def divide(self, total: int, *, cost: str = "weights") -> tuple[dict[str, Int[np.ndarray, "neurons"]], Allocation]:
         """How many weights each neuron of each layer keeps so that all of them cost at most `total`, and how good that is.
@@ -155,9 +158,7 @@ def weight_counts(
         rows = own_row_regressions(network, batches, regressions, params=params, curvature=curvature)
         weighted = {name: _weight_curves(own.regression, longest[name], ridge).weighted(own.cost) for name, own in rows}
     if budget.scope == "network":
-        ends = np.cumsum([len(weighted[name]) for name in layers])[:-1]
-        parts = np.split(allocate([curve for name in layers for curve in weighted[name]], budget.total).counts, ends)
-        return {name: part.reshape(shapes[name]) for name, part in zip(layers, parts, strict=True)}
+        return {name: counts.reshape(shapes[name]) for name, counts in allocate_over_layers(weighted, budget.total).items()}
     return {name: allocate(weighted[name], budget.counts[name]).counts.reshape(shapes[name]) for name in layers}
 
 

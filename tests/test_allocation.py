@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from annealsubnet import baselines, from_function, prune, shares, weight_curves
-from annealsubnet.allocation import allocate
+from annealsubnet.allocation import allocate, allocate_over_layers
 from annealsubnet.evaluation import positions
 from annealsubnet.networks import as_network
 
@@ -23,6 +23,17 @@ def random_curves(rng, *, convex):
 def best_error(curves, total, least):
     counts = product(*(range(least, len(curve)) for curve in curves))
     return min(sum(curve[k] for curve, k in zip(curves, ks, strict=True)) for ks in counts if sum(ks) == total)
+
+
+def test_a_budget_over_layers_is_that_of_all_neurons_and_says_how_near_to_the_best_it_is(caplog):
+    rng = np.random.default_rng(1)
+    layers = {"a": random_curves(rng, convex=False), "b": random_curves(rng, convex=False)}
+    together = allocate(layers["a"] + layers["b"], 9)
+    with caplog.at_level("INFO", logger="annealsubnet.allocation"):
+        found = allocate_over_layers(layers, 9)
+    assert np.concatenate(list(found.values())).tolist() == together.counts.tolist()
+    ((error, gap),) = (record.args for record in caplog.records)
+    assert error == together.error and error == pytest.approx(together.bound * (1 + gap / 100))
 
 
 @pytest.mark.parametrize("convex", [True, False])

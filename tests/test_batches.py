@@ -48,6 +48,12 @@ def test_what_is_no_batches(batches):
         list(stream(batches))
 
 
+@pytest.mark.parametrize("batches", [X, jnp.asarray(X), (X, Y), (X, np.ones((3, 5))), (jnp.asarray(X), jnp.asarray(Y))])
+def test_one_batch_is_no_list_of_batches(batches):
+    with pytest.raises(TypeError, match=r"give a list: \[inputs\] or \[\(inputs, labels\)\]"):
+        list(stream(batches))
+
+
 @pytest.mark.parametrize("batches", [iter([X, X]), (inputs for inputs in [X, X])])
 def test_what_can_be_read_once_only_loses_a_batch_to_the_first_look(batches):
     with pytest.raises(TypeError, match="can be read once only; give a list"):

@@ -49,8 +49,8 @@ class Prune(Source):
     writes a folder with report.html, results.csv, a figure, the masks and the pruned networks.
     """
 
-    unit: Annotated[tuple[Unit, ...], _word("weight|neuron|head ...", hint="default: neuron weight")] = ("neuron", "weight")
-    """What is kept or removed; one or more."""
+    unit: Annotated[tuple[Unit, ...] | None, _word("weight|neuron|head ...", hint="default: neuron weight")] = None
+    """What is kept or removed; one or more. Of the default only what all named methods can choose."""
 
     keep: Annotated[tuple[str, ...], _word("SIZE ...")] = ()
     """How much is kept, one or more: fractions (0.05 or 5%) or counts (200). By default .5 .25 .12 (neurons) and .2 .1 .05
@@ -68,7 +68,9 @@ class Prune(Source):
     adapts their weights."""
 
     method: Annotated[tuple[str, ...], _word("NAME ...")] = ()
-    """Methods to compare (annealed, magnitude, ...), one or more; all that can choose the unit if not given."""
+    """Methods to compare, one or more. By default annealed and the classical ones: greedy, magnitude, activation, taylor,
+    fisher, obd, snip, grasp, synflow, random. On request for weights: wanda, sparsegpt, obc, forward, alps, sparse-swaps,
+    woodfisher, surgeon, zero-swaps, chita, gradual; for neurons: osscar."""
 
     refit: bool = True
     """Measure also after a least-squares refit of what is kept, the same for all methods, beside the methods' own weights."""

@@ -15,8 +15,18 @@ from annealsubnet.report import ANNEALED
 
 Method = Callable[..., Any]
 
-NOT_FOR: Mapping[str, tuple[str, ...]] = {"activation": ("weight",)}
+_OF_WEIGHTS = (
+    "wanda", "sparsegpt", "obc", "forward", "alps", "sparse-swaps", "woodfisher", "surgeon", "zero-swaps", "chita", "gradual",
+)  # fmt: skip
+NOT_FOR: Mapping[str, tuple[str, ...]] = {
+    "activation": ("weight",),
+    "osscar": ("weight",),
+    **dict.fromkeys(_OF_WEIGHTS, ("neuron", "head")),
+}
 """Methods that can't choose a unit; they are left out for it unless asked for."""
+
+UNITS = ("neuron", "weight")
+"""Compared where none is named."""
 
 KEEP_BLOCKS = (ANNEALED, "magnitude")
 """Methods whose patterns may be of blocks; the others that keep patterns keep N:M."""
@@ -112,6 +122,18 @@ def patterned(methods: Mapping[str, Method], pattern: str, asked: Sequence[str])
         return run
 
     return {name: told(method) for name, method in able.items()}
+
+
+def default_units(asked: Sequence[str]) -> tuple[str, ...]:
+    """The units to compare where none is named: those that all methods asked for can choose.
+
+    Raises:
+        Refusal: There is none.
+    """
+    units = tuple(unit for unit in UNITS if not any(unit in NOT_FOR.get(name, ()) for name in asked))
+    if not units:
+        raise Refusal(f"{', '.join(asked)} choose no unit in common; compare those for weights and those for neurons apart.")
+    return units
 
 
 def chosen_methods(known: Mapping[str, Method], unit: str, asked: Sequence[str]) -> Mapping[str, Method]:

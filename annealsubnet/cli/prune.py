@@ -19,7 +19,7 @@ from annealsubnet import report
 from annealsubnet.budgets import ExcludeError
 from annealsubnet.cli.commands import Prune
 from annealsubnet.cli.leap import leap_sampler
-from annealsubnet.cli.methods import Method, chosen_methods, known_methods, patterned
+from annealsubnet.cli.methods import Method, chosen_methods, default_units, known_methods, patterned
 from annealsubnet.cli.refusals import Refusal
 from annealsubnet.cli.subjects import Subject, subject_of
 from annealsubnet.patterns import parse_pattern
@@ -112,9 +112,9 @@ def polish_rounds(options: Prune) -> int | None:
 
 def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
     """Methods, sizes and stages."""
-    if not options.unit or not options.seed:
-        raise Refusal(f"--{'unit' if not options.unit else 'seed'} needs at least one value.")
-    units = tuple(dict.fromkeys(options.unit))
+    if options.unit == () or not options.seed:
+        raise Refusal(f"--{'unit' if options.unit == () else 'seed'} needs at least one value.")
+    units = default_units(options.method) if options.unit is None else tuple(dict.fromkeys(options.unit))
     asked = tuple(dict.fromkeys(report.parse_keep(text) for text in options.keep))
     if options.pattern is not None:
         units, asked = ("weight",), _pattern_keeps(options, asked)
@@ -135,7 +135,7 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
 def _pattern_keeps(options: Prune, asked: tuple[report.Keep, ...]) -> tuple[report.Keep, ...]:
     """Sizes under a pattern, which may say them itself."""
     pattern = parse_pattern(str(options.pattern))
-    if "weight" not in options.unit:
+    if options.unit is not None and "weight" not in options.unit:
         raise Refusal(f"--pattern {options.pattern} is for weights; use --unit weight.")
     if pattern.is_block:
         return asked

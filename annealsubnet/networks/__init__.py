@@ -1,5 +1,6 @@
 """Networks: the user's own models, with their layers and units found."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
@@ -45,7 +46,16 @@ def as_model(model: Any) -> Model:
         return from_nnx(model)
     raise TypeError(
         f"A model is an nnx.Module, annealsubnet.from_linen(module, variables) or annealsubnet.from_function(apply, params); "
-        f"this is a {type(model).__name__}."
+        f"this is a {type(model).__name__}{_wrapped_again(model)}."
+    )
+
+
+def _wrapped_again(model: Any) -> str:
+    """What to do with what comes back for a Linen module or a function."""
+    if isinstance(model, tuple) and len(model) == 2:
+        return ", as shrink returns for Linen: give from_linen(*pair)"
+    return (
+        ": give from_linen(module, variables) or from_function(apply, params) with these" if isinstance(model, Mapping) else ""
     )
 
 

@@ -87,7 +87,7 @@ def find_ticket(
     Raises:
         ValueError: for batches without labels, of one class, or not finite; a loss that is NaN at the start (rescale the
             weights); a `keep` or `price` that leaves a layer without units; settings that do not fit; another search's state.
-        TypeError: for a `batch_size`, `checks`, `held_in` or `seed` that is no whole number.
+        TypeError: for a `rule` that is none, and a `batch_size`, `checks`, `held_in` or `seed` that is no whole number.
         FileNotFoundError: if there is no folder to save in, or no `state_file` to go on from.
 
     Example:
@@ -151,6 +151,8 @@ def _check(
     """Refuse settings that do not fit."""
     if not 0 < passes < math.inf:
         raise ValueError(f"passes is {passes}; give how often every example is to be seen, above 0.")
+    if not isinstance(rule, Rule | Blocks):
+        raise TypeError(f"rule is {rule!r}; give one that is made, such as annealsubnet.tickets.edge_popup() or Blocks().")
     if isinstance(rule, Blocks):
         _check_blocks(budget, coupling)
     elif coupling > 0 and not rule.couples:

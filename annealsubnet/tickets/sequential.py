@@ -52,7 +52,8 @@ def begin(search: Search) -> Progress:
 def stepper(search: Search, blocks: Blocks) -> Callable[[Progress, float], Progress]:
     """What takes a search on by a round and its check; its other argument is when the search started.
 
-    It raises ValueError if the schedule comes to a mask of which a site has no unit, or the loss is not finite.
+    It raises ValueError if the schedule comes to a mask of which a site has no unit, or the loss is not finite, and after the
+    last round if no mask was taken since no unit of a site is worth its price.
     """
     return partial(_round, search, blocks)
 
@@ -93,6 +94,9 @@ def _round(search: Search, blocks: Blocks, progress: Progress, start: float) -> 
         count, sum(int(np.count_nonzero(moved[name] != kept[name])) for name in kept), share * blocks.temperature, linear,
         predicted, actual, taken,
     )  # fmt: skip
+    none = number + 1 == search.rounds and not any(each.accepted for each in [*progress.log, check])
+    if none and search.price is not None and (missing := empty_site(moved)):
+        raise ValueError(f"No unit of {missing!r} saves the loss that it costs; lower the price, {search.price}.")
     if taken:
         progress = replace(progress, best=moved, best_loss=loss, last=moved, last_loss=loss)
     state = {"mean": slopes, "price": {name: np.asarray(flip_price) for name in kept}}

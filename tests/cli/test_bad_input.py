@@ -9,7 +9,9 @@ import pytest
 from flax import nnx
 
 from annealsubnet import Mask, cli
-from annealsubnet.cli.methods import known_methods
+from annealsubnet.baselines import ON_REQUEST
+from annealsubnet.cli.methods import default_units, known_methods
+from annealsubnet.networks import as_network
 
 OWN = """
 import jax
@@ -161,7 +163,7 @@ OPTIONS = {
     "an option without value": (["--sampler", "annealer", "--sampler-option", "num_reads"], "write NAME=VALUE"),
     "no such layer": (["--exclude", "fc9"], "--exclude names 'fc9', which the network does not have; it has ['layers/0', 'la"),
     "no layer left": (["--exclude", "layers/0", "layers/2"], "keep and --exclude leave none of"),
-    "a method for another unit": (["--method", "activation"], "activation"),
+    "a method for another unit": (["--unit", "weight", "--method", "activation"], "activation"),
     "no heads": (["--unit", "head", "--method", "magnitude"], "head"),
 }
 
@@ -211,6 +213,19 @@ def test_the_command_goes_through_with_the_option_that_its_refusal_advises(capsy
     kept = Mask.load("annealsubnet-results/mask.safetensors").kept
     assert kept["layers/0"].all() and (kept["layers/2"].reshape(2, 4, 3).sum(1) == 2).all()
     assert "<td>layers/0</td>" in Path("annealsubnet-results/report.html").read_text()
+
+
+def test_units_that_are_not_named_are_those_of_the_methods(capsys) -> None:
+    said = refused(capsys, "prune", "mine:good", "--method", "obc", "osscar")
+    assert "obc, osscar choose no unit in common" in said
+    network = as_network(nnx.Linear(8, 4, rngs=nnx.Rngs(0)), np.ones((4, 8), np.float32))
+    batches = [(np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32), np.arange(4))]
+    for name, method in ON_REQUEST.items():
+        units = default_units(["annealed", name])
+        assert units == (("neuron",) if name == "osscar" else ("weight",))
+        with pytest.raises(ValueError, match=f"chooses {units[0]}s"):
+            method(network, batches, keep=0.5, unit="weight" if name == "osscar" else "neuron")
+    assert default_units(["annealed", "magnitude"]) == default_units([]) == ("neuron", "weight")
 
 
 @pytest.mark.parametrize("pattern", ["4x1", "2:4"])

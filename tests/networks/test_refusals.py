@@ -1,5 +1,7 @@
 """What cannot be handled is refused in one sentence that names it."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -183,6 +185,12 @@ def test_no_example():
 @pytest.mark.parametrize("thing", [{"params": {}}, nn.Dense(3), None, 3])
 def test_what_is_no_model(thing):
     with pytest.raises(TypeError, match=r"A model is an nnx.Module, annealsubnet.from_linen"):
+        as_model(thing)
+
+
+@pytest.mark.parametrize(("thing", "says"), [({"params": {}}, "from_linen(module, variables)"), ((3, 4), "from_linen(*pair)")])
+def test_what_came_back_for_linen_is_wrapped_again(thing, says):
+    with pytest.raises(TypeError, match=re.escape(f"give {says}")):
         as_model(thing)
 
 

@@ -207,6 +207,10 @@ def test_what_does_not_go_with_blocks_is_refused(case):
         find_ticket(network, batches, rule=Blocks(), unit="neuron", seed=0)
     with pytest.raises(ValueError, match="has couplings of its own"):
         find_ticket(network, batches, rule=Blocks(), coupling=1.0, seed=0)
+    with pytest.raises(ValueError, match="saves the loss that it costs; lower the price, 1"):
+        in_blocks(network, batches, 3, price=1.0)
+    with pytest.raises(TypeError, match=r"give one that is made, such as .*Blocks\(\)"):
+        find_ticket(network, batches, rule="blocks", seed=0)
     with pytest.raises(ValueError, match=r"No unit of 'fc\d' is kept"):
         find_ticket(network, batches, rule=Blocks(), keep=1, scope="network", seed=1)
     for wrong in ({"damping": 0.0}, {"temperature": -1.0}, {"num_sweeps": 0}, {"damping": np.nan}, {"damping": np.inf}):
