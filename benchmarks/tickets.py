@@ -56,6 +56,7 @@ BLOCKS = {
     "blocks, temperature zero": Blocks(temperature=0.0),
     # At the damping that serves it best, as 10 does the others (docs/tickets.md).
     "blocks, no couplings": Blocks(coupling=False, damping=20.0),
+    "blocks, no couplings, damping 10": Blocks(coupling=False, damping=10.0),
 }
 SEARCHES: dict[str, Callable[..., Mask]] = {
     "genetic": genetic,

@@ -104,9 +104,10 @@ def distill_ticket(
 
     Args:
         teacher: trained: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`.
-        student: with random weights, in any of these forms. For each of the teacher's layers it has one or two, the last with
-            as many outputs; in one, inputs should be there several times, for a weight is summed from copies of its input.
-            (Where the teacher has biases, give the student an input that is always one, before each layer.)
+        student: with random weights of the size that sums of them need (see `draw_student`: with others it may end far from the
+            teacher, as the errors in `report` say), in any of these forms. For each of the teacher's layers it has one or two,
+            the last with as many outputs; in one, inputs should be there several times, for a weight is summed from copies of
+            its input. (Where the teacher has biases, give the student an input that is always one, before each layer.)
         batches: of inputs or (inputs, labels); labels are not read.
         kept_per_weight: at most so many of the student's weights stay for each of the teacher's, in every block; or by the
             teacher's layer. It may be above one.

@@ -66,7 +66,8 @@ def find_ticket(
         scope: over which units `keep` counts: each "layer", the "network", or the fan-in of each "neuron".
         exclude: layers to leave whole.
         loss: of one example.
-        passes: how often every example is seen; the whole schedule ends there.
+        passes: how often every example is seen; the whole schedule ends there. (`Blocks()` wants some 36 rounds:
+            36 · `batch_size` / number of examples.)
         batch_size: examples a round; if None 100, and 5,000 for `Blocks()`.
         rule: how scores become masks; if None `annealed()`, or with couplings `sampled()`. (The others:
             `latent_scores()`, `edge_popup()`, `supermask()`.) `Blocks()`, for weights, keeps no scores and solves a quadratic
