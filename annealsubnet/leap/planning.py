@@ -182,7 +182,7 @@ def plan(
     *,
     seed: int,
     limits: Limits | str | None = None,
-    cover: Literal["contested", "all"] = "contested",
+    cover: Literal["contested", "all"] | None = None,
     starts: Sequence[Any] | None = None,
     num_reads: int | None = None,
     annealing_time: float | None = None,
@@ -199,7 +199,8 @@ def plan(
         seed: of all that is random.
         limits: of a part, or the name of a profile (`annealsubnet.decompose.PROFILES`); by default parts of 24 variables, of
             fewer where the solver holds no such clique.
-        cover: of problems larger than a part: those parts that a local annealing left "contested", or "all".
+        cover: of problems larger than a part: those parts that a local annealing left "contested" (by default), or "all" (with
+            starts, where there is no such annealing, always).
         starts: states to begin with, one a problem; found by a local annealing if None.
         num_reads: reads of each job; by default as many as take as long as programming.
         annealing_time: in microseconds; by default half as long as reading out.
@@ -212,7 +213,8 @@ def plan(
         Parts, jobs and predicted QPU seconds.
 
     Raises:
-        ValueError: a part cannot be embedded (it is named, with limits that would fit), or options do not fit.
+        ValueError: a part cannot be embedded (it is named, with limits that would fit), a cover that there is not, or that
+            starts leave unknown, or options that do not fit.
         TypeError: something that is no problem.
 
     Example:
@@ -272,16 +274,20 @@ def _limits(limits: Limits | str | None, device: Description) -> Limits:
 
 
 def _parts(
-    problems: Sequence[Problem], starts: Sequence[Any] | None, limits: Limits, *, cover: str, seed: int
+    problems: Sequence[Problem], starts: Sequence[Any] | None, limits: Limits, *, cover: str | None, seed: int
 ) -> tuple[list[FoundPart], tuple[np.ndarray, ...]]:
     """(number of the problem, positions in it, part), and the states at which the parts are folded."""
     if starts is not None and len(starts) != len(problems):
         raise ValueError(f"there are {len(starts)} starts for {len(problems)} problems; give one for each.")
+    if cover not in (None, "contested", "all"):
+        raise ValueError(f"cover must be 'contested' or 'all'; it is {cover!r}.")
+    if starts is not None and cover == "contested":
+        raise ValueError("what is contested is not known of starts that are given; leave out starts, or take cover='all'.")
     found: list[FoundPart] = []
     states: list[np.ndarray] = []
     for number, problem in enumerate(problems):
         small = problem.size <= (limits.variables or problem.size) and limits.degree is None
-        if starts is None and not small and cover == "contested":
+        if starts is None and not small and cover != "all":
             left = contested(problem, limits, seed=seed + number, num_reads=_CONTEST_READS, num_sweeps=_CONTEST_SWEEPS)
             states.append(left.state)
             found += [(number, part.variables, part.problem) for part in left.parts[:MOST_PARTS]]

@@ -244,6 +244,18 @@ def test_a_plan_is_told_from_one_of_other_problems(service):
     assert first.fingerprint == leap.plan(problem, sampler, seed=0, cover="all").fingerprint != other.fingerprint
 
 
+def test_covers_that_there_are_not_plan_nothing(service):
+    problem, starts = random_problem(30, 0), [np.zeros(30, bool)]
+    with pytest.raises(ValueError, match="cover must be 'contested' or 'all'; it is 'contestd'"):
+        leap.plan(problem, "zephyr:3", seed=0, cover="contestd")
+    with pytest.raises(ValueError, match="cover must be 'contested' or 'all'"):
+        leap.LeapSampler(service[1], budget_seconds=1.0, cover="contestd").sample(problem.to_bqm(), seed=0)
+    with pytest.raises(ValueError, match="not known of starts"):
+        leap.plan(problem, "zephyr:3", seed=0, starts=starts, cover="contested")
+    default, everything = (leap.plan(problem, "zephyr:3", seed=0, starts=starts, cover=cover) for cover in (None, "all"))
+    assert default.fingerprint == everything.fingerprint
+
+
 def test_sparse_parts_alone_are_planned():
     ring = np.roll(np.eye(30), 1, axis=0)
     made = leap.plan(Problem(np.ones(30), ring + ring.T), "zephyr:2", seed=0, limits="sparse", cover="all")
