@@ -177,7 +177,7 @@ class Decomposition:
         return Part(variables, linear, rows - first, columns, values, offset, num_kept, names)
 
 
-def checked_state(state: Any, size: int) -> np.ndarray:
+def checked_state(state: Any, size: int, *, name: str = "state") -> np.ndarray:
     """A state as booleans.
 
     Raises:
@@ -185,11 +185,23 @@ def checked_state(state: Any, size: int) -> np.ndarray:
     """
     values = np.asarray(state)
     if values.shape != (size,):
-        raise ValueError(f"a state of {size} variables is needed; what was given has shape {values.shape}.")
+        raise ValueError(f"{name} must be 0 or 1 for each of {size} variables; its shape is {values.shape}.")
     chosen = values.astype(np.bool_)
     if (chosen != values).any():
-        raise ValueError("a state holds 0 or 1 for each variable; what was given holds other values.")
+        raise ValueError(f"{name} must be 0 or 1 for each variable; it holds {values[chosen != values][0]}.")
     return chosen
+
+
+def checked_start(state: Any, problem: Problem, *, name: str = "state") -> np.ndarray:
+    """A state of a problem as booleans.
+
+    Raises:
+        ValueError: if it is no state of its variables, or does not keep the problem's count.
+    """
+    given = checked_state(state, problem.size, name=name)
+    if problem.num_kept is not None and int(given.sum()) != problem.num_kept:
+        raise ValueError(f"{name} keeps {int(given.sum())} units; the problem keeps {problem.num_kept}.")
+    return given
 
 
 def merge(state: Any, part: Part, answer: Any) -> np.ndarray:

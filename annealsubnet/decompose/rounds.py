@@ -18,7 +18,7 @@ import scipy.sparse
 from jaxtyping import Bool
 
 from annealsubnet.decompose.decompose import decompose
-from annealsubnet.decompose.decomposition import Decomposition, Part, checked_state
+from annealsubnet.decompose.decomposition import Decomposition, Part, checked_start
 from annealsubnet.decompose.limits import Limits
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
@@ -169,10 +169,7 @@ def _improved(problem: Problem, groups: Groups, state: np.ndarray, options: Opti
 
 def _start(problem: Problem, state: Any) -> np.ndarray:
     if state is not None:
-        given = checked_state(state, problem.size)
-        if problem.num_kept is not None and int(given.sum()) != problem.num_kept:
-            raise ValueError(f"the state keeps {int(given.sum())} units; the problem keeps {problem.num_kept}.")
-        return given
+        return checked_start(state, problem)
     if problem.num_kept is None:
         return np.zeros(problem.size, np.bool_)
     if problem.size <= _MOST_ELIMINATED:

@@ -18,6 +18,7 @@ import dimod
 import numpy as np
 
 from annealsubnet.decompose import PROFILES, Limits, contested, decompose, limits_of
+from annealsubnet.decompose.decomposition import checked_start
 from annealsubnet.decompose.partition import compressed
 from annealsubnet.leap.answers import prices_of
 from annealsubnet.leap.connection import Connection, LeapError
@@ -201,7 +202,8 @@ def plan(
             fewer where the solver holds no such clique.
         cover: of problems larger than a part: those parts that a local annealing left "contested" (by default), or "all" (with
             starts, where there is no such annealing, always).
-        starts: states to begin with, one a problem; found by a local annealing if None.
+        starts: states to begin with, one a problem: 0 or 1 for each unit, with the problem's count if it has one; found by
+            a local annealing if None.
         num_reads: reads of each job; by default as many as take as long as programming.
         annealing_time: in microseconds; by default half as long as reading out.
         spin_reversals: how many spin-reversal transforms share the reads of a job, each a job of its own; 0 for none.
@@ -214,7 +216,7 @@ def plan(
 
     Raises:
         ValueError: a part cannot be embedded (it is named, with limits that would fit), a cover that there is not, or that
-            starts leave unknown, or options that do not fit.
+            starts leave unknown, a start that is no state of its problem, or options that do not fit.
         TypeError: something that is no problem.
 
     Example:
@@ -292,7 +294,10 @@ def _parts(
             states.append(left.state)
             found += [(number, part.variables, part.problem) for part in left.parts[:MOST_PARTS]]
             continue
-        states.append(local_state(problem, seed=seed + number) if starts is None else np.asarray(starts[number]).astype(bool))
+        if starts is None:
+            states.append(local_state(problem, seed=seed + number))
+        else:
+            states.append(checked_start(starts[number], problem, name=f"starts[{number}]"))
         if problem.size:
             decomposition = decompose(problem, limits, seed=seed + number)
             found += [(number, part.variables, part.problem) for part in decomposition.parts(states[number])]

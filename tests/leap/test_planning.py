@@ -256,6 +256,19 @@ def test_covers_that_there_are_not_plan_nothing(service):
     assert default.fingerprint == everything.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (np.ones(8), r"starts\[1\] keeps 8 units; the problem keeps 3"),
+        (np.array([-1, 1] * 4), r"starts\[1\] must be 0 or 1 for each variable; it holds -1"),
+        (np.ones(7), r"starts\[1\] must be 0 or 1 for each of 8 variables; its shape is \(7,\)"),
+    ],
+)
+def test_starts_that_are_no_states_of_their_problem(start, message):
+    with pytest.raises(ValueError, match=message):
+        leap.plan([random_problem(4, 0), random_problem(8, 1, num_kept=3)], "zephyr:2", seed=0, starts=[np.zeros(4), start])
+
+
 def test_sparse_parts_alone_are_planned():
     ring = np.roll(np.eye(30), 1, axis=0)
     made = leap.plan(Problem(np.ones(30), ring + ring.T), "zephyr:2", seed=0, limits="sparse", cover="all")
