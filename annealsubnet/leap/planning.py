@@ -226,7 +226,7 @@ def plan(
         >>> plan([Problem(rng.normal(size=8), upper + upper.T)], "zephyr:2", seed=0, num_reads=100)
         Plan(1 problems, 1 parts, 1 jobs, 0.0... QPU seconds predicted on a typical QPU)
     """
-    given = _problems(problems)
+    given = problems_of(problems)
     device = described(solver)
     if spin_reversals < 0:
         raise ValueError(f"spin_reversals must be 0 or more; it is {spin_reversals}.")
@@ -252,7 +252,8 @@ def problem_of(model: dimod.BinaryQuadraticModel, *, num_kept: int | None = None
     return Problem(energy.linear, energy.couplings, energy.offset, num_kept, tuple(str(label) for label in model.variables))
 
 
-def _problems(problems: Any) -> tuple[Problem, ...]:
+def problems_of(problems: Any) -> tuple[Problem, ...]:
+    """One problem or model, or many, as problems."""
     single = isinstance(problems, Problem | dimod.BinaryQuadraticModel)
     found = []
     for number, problem in enumerate([problems] if single else list(problems)):

@@ -220,6 +220,45 @@ def test_the_sampler_spends_no_more_than_its_budget(service, tmp_path):
         solve(random_problem(7, 8), again, seed=0)
 
 
+def test_a_call_made_again_pays_once_and_is_counted_once(tmp_path):
+    model = random_problem(8, 3).to_bqm()
+    with LoopbackLeap(size=3, seed=2) as server, DWaveSampler(**server.config) as sampler:
+        quantum = leap.LeapSampler(sampler, budget_seconds=0.1, folder=tmp_path, patience=QUICK)
+        answers = [quantum.sample(model, seed=0) for _ in range(4)]
+        assert len(server.jobs) == len(quantum.results) == 1 and quantum.spent == pytest.approx(server.qpu_seconds)
+        assert [answer.info["qpu_seconds"] for answer in answers] == pytest.approx([server.qpu_seconds, 0.0, 0.0, 0.0])
+        assert len({answer.info["answered_by"] for answer in answers}) == 1 and quantum.left_to_local == 0
+        other = quantum.sample(random_problem(8, 4).to_bqm(), seed=0, num_reads=20)
+        assert other.info["qpu_seconds"] == pytest.approx(server.qpu_seconds - answers[0].info["qpu_seconds"])
+        assert quantum.spent == pytest.approx(server.qpu_seconds) and len(server.jobs) == 2
+        last = quantum.sample(random_problem(8, 5).to_bqm(), seed=0)  # the budget is spent; what is paid for can still be had
+        assert last.info["answered_by"] == "local annealer" and last.info["qpu_seconds"] == 0.0
+        again = quantum.sample(model, seed=0)
+        assert again.info["answered_by"] == answers[0].info["answered_by"] and again.first.energy == answers[0].first.energy
+        late = leap.LeapSampler(sampler, budget_seconds=0.1, folder=tmp_path, patience=QUICK)
+        assert late.sample(model, seed=0).info["qpu_seconds"] == 0.0 < late.spent  # paid for by an earlier process
+        assert len(server.jobs) == 2 and server.qpu_seconds <= 0.1 and quantum.spent == pytest.approx(server.qpu_seconds)
+
+
+def test_what_was_sent_before_a_failure_is_counted(tmp_path):
+    model = random_problem(8, 3).to_bqm()
+    with LoopbackLeap(size=3, seed=2) as server, DWaveSampler(**server.config) as sampler:
+        quantum = leap.LeapSampler(sampler, budget_seconds=0.2, folder=tmp_path, patience=QUICK)
+        sent = []
+
+        def interrupted(*args, **options):
+            sent.append(found := submit(*args, **options))
+            raise KeyboardInterrupt(found)
+
+        submit = leap.Plan.submit
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leap.Plan, "submit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                quantum.sample(model, seed=0)
+        assert sent and quantum.spent == pytest.approx(server.qpu_seconds) > 0
+        assert quantum.sample(model, seed=0).info["qpu_seconds"] == 0.0 and len(server.jobs) == 1
+
+
 def test_a_solver_gone_between_plan_and_submit_costs_nothing_and_can_come_back(tmp_path):
     with LoopbackLeap(size=2) as server, DWaveSampler(**server.config) as sampler:
         made = leap.plan(random_problem(6, 0), sampler, seed=0, starts=[np.zeros(6, bool)], cover="all")
