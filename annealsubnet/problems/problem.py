@@ -154,9 +154,10 @@ def _checked_couplings(couplings: Any, size: int) -> Couplings:
     _check_finite("couplings", stored)
     if matrix.diagonal().any():
         raise ValueError("couplings must have a zero diagonal; add it to linear, as x * x = x.")
-    asymmetry = abs(matrix - matrix.T).max() if size else 0.0
-    if asymmetry > 1e-9 * np.abs(stored).max(initial=0.0):
-        raise ValueError(f"couplings must be symmetric; they differ from their transpose by up to {asymmetry:.3g}.")
+    apart = abs(matrix - matrix.T)
+    # Relative to the entry, as any is small beside one that is large enough; and to what rounding leaves of the largest.
+    if size and apart.max() > 0 and (apart - 1e-9 * abs(matrix)).max() > 1e-14 * np.abs(stored).max():
+        raise ValueError(f"couplings must be symmetric; they differ from their transpose by up to {apart.max():.3g}.")
     for array in arrays:
         array.setflags(write=False)
     return matrix
