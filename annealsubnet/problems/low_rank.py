@@ -27,6 +27,8 @@ from annealsubnet.problems.problem import Problem
 class LowRankProblem:
     """A low-rank energy over weights that are kept (1) or not (0), and how many an answer keeps.
 
+    Arrays that are of the right kind already are not copied: the factor may take gigabytes.
+
     Attributes:
         factor: `[weights, rows]` f_i, float32.
         residual: `[rows]` y at x = 1, float32.
@@ -67,8 +69,9 @@ class LowRankProblem:
         if not (np.isfinite(factor).all() and np.isfinite(residual).all() and np.isfinite(cost).all()):
             raise ValueError("A low-rank problem must be finite; its factor, residual or cost has NaN or infinite values.")
         for name, value in (("factor", factor), ("residual", residual), ("cost", cost), ("group", group)):
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
+            held = value.view()  # the caller's own array stays as it is
+            held.setflags(write=False)
+            object.__setattr__(self, name, held)
 
     @property
     def size(self) -> int:
