@@ -17,6 +17,7 @@ from typing import Any, Literal
 import dimod
 import numpy as np
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.decompose import PROFILES, Limits, contested, decompose, limits_of
 from annealsubnet.decompose.decomposition import checked_start
 from annealsubnet.decompose.partition import compressed
@@ -27,7 +28,7 @@ from annealsubnet.leap.jobs import Job
 from annealsubnet.leap.ledger import Ledger
 from annealsubnet.leap.merging import PlannedPart, Results, results, write_parts, write_problems
 from annealsubnet.leap.patience import Patience
-from annealsubnet.leap.running import Pace, Spending, run
+from annealsubnet.leap.running import Pace, Spending, checked_budget, run
 from annealsubnet.leap.solvers import Description, chosen_params, described
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
@@ -136,8 +137,7 @@ class Plan:
             LeapError: no credentials, a ledger of another plan, a solver that is off line or unknown, a token refused, a disk
                 that can't be written, a service that does not answer. What was paid for is in the ledger.
         """
-        if not budget_seconds > 0:
-            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
+        budget_seconds = checked_budget(budget_seconds)
         if not self.solver.name:
             raise LeapError("this plan is for a typical QPU, not for one that is there; plan with a DWaveSampler to submit.")
         mode = "write" if Path(ledger).exists() else "create"
@@ -217,7 +217,7 @@ def plan(
     Raises:
         ValueError: a part cannot be embedded (it is named, with limits that would fit), a cover that there is not, or that
             starts leave unknown, a start that is no state of its problem, or options that do not fit.
-        TypeError: something that is no problem.
+        TypeError: something that is no problem, or an option that is no number, or no whole one.
 
     Example:
         >>> from annealsubnet.problems import Problem
@@ -228,8 +228,11 @@ def plan(
     """
     given = problems_of(problems)
     device = described(solver)
-    if spin_reversals < 0:
-        raise ValueError(f"spin_reversals must be 0 or more; it is {spin_reversals}.")
+    seed, spin_reversals = check_whole("seed", seed, 0), check_whole("spin_reversals", spin_reversals, 0)
+    num_reads = None if num_reads is None else check_whole("num_reads", num_reads)
+    if annealing_time is not None:
+        check_weight("annealing_time", annealing_time)
+        annealing_time = float(annealing_time)
     bounds = _limits(limits, device)
     parts, begun = _parts(given, starts, bounds, cover=cover, seed=seed)
     if not parts:

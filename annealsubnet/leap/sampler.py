@@ -14,13 +14,14 @@ from typing import Any
 import dimod
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.leap.concealing import conceal
 from annealsubnet.leap.connection import LeapError, configured
 from annealsubnet.leap.ledger import Ledger
 from annealsubnet.leap.merging import Results, results
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.planning import Plan, local_state, plan, problem_of, problems_of
-from annealsubnet.leap.running import Pace
+from annealsubnet.leap.running import Pace, checked_budget
 from annealsubnet.leap.solvers import described
 from annealsubnet.problems import Problem
 from annealsubnet.solvers.options import refuse_unknown
@@ -59,9 +60,7 @@ class LeapSampler(dimod.Sampler):
         pace: Pace | None = None,
         **options: Any,
     ) -> None:
-        if not budget_seconds > 0:
-            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
-        self._solver, self.budget_seconds, self.folder = solver, float(budget_seconds), Path(folder)
+        self._solver, self.budget_seconds, self.folder = solver, checked_budget(budget_seconds), Path(folder)
         self._confirm, self._confirmed = confirm, False
         self._patience, self._pace, self._options = patience, pace, options
         self._parameters: dict[str, Any] = {
@@ -139,7 +138,7 @@ class LeapSampler(dimod.Sampler):
             LeapError: as `Plan.submit`.
             TypeError: for an option that does not exist.
         """
-        seed = secrets.randbits(31) if seed is None else int(seed)
+        seed = secrets.randbits(31) if seed is None else check_whole("seed", seed, 0)
         problem = problem_of(bqm, num_kept=num_kept)
         states, answered, found, seconds = self._answered([problem], seed, options)
         values = states[0].astype(np.int8) if bqm.vartype is dimod.BINARY else 2 * states[0].astype(np.int8) - 1
@@ -160,7 +159,7 @@ class LeapSampler(dimod.Sampler):
         Returns:
             One state a problem, and whether the QPU had a say in it.
         """
-        return self._answered(problems, seed, options)[:2]
+        return self._answered(problems, check_whole("seed", seed, 0), options)[:2]
 
     def _answered(
         self, problems: Sequence[Problem], seed: int, options: dict[str, Any]

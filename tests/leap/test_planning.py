@@ -308,6 +308,34 @@ def test_starts_that_are_no_states_of_their_problem(start, message):
         leap.plan([random_problem(4, 0), random_problem(8, 1, num_kept=3)], "zephyr:2", seed=0, starts=[np.zeros(4), start])
 
 
+def test_numbers_of_numpy_are_those_of_python(service, problems, tmp_path):
+    _, sampler = service
+    made = leap.plan(
+        problems, sampler, seed=np.int64(0), num_reads=np.int64(20), annealing_time=np.float32(5), spin_reversals=np.int8(1)
+    )
+    assert made.fingerprint == leap.plan(problems, sampler, seed=0, num_reads=20, annealing_time=5.0).fingerprint
+    told = {"budget_seconds": np.float32(1), "ledger": tmp_path / "jobs.sqlite", "solver": sampler, "patience": QUICK}
+    assert not made.submit(**told).unresolved
+
+
+def test_numbers_that_cannot_be_are_refused_by_name(service, problems, tmp_path):
+    for options, message in (
+        ({"seed": 2.7}, "seed must be a whole number; it is 2.7"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"num_reads": 20.5}, "num_reads must be a whole number; it is 20.5"),
+        ({"spin_reversals": -1}, "spin_reversals must be at least 0"),
+        ({"annealing_time": "5"}, "annealing_time must be a number"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            leap.plan(problems, "zephyr:3", **({"seed": 0} | options))
+    quantum = leap.LeapSampler(service[1], budget_seconds=np.float32(1), folder=tmp_path)
+    with pytest.raises(TypeError, match=r"seed must be a whole number; it is 2\.7"):
+        quantum.sample(problems[0].to_bqm(), seed=2.7)
+    for budget in (0, -1.0, np.nan, "1", None):
+        with pytest.raises(LeapError, match="budget_seconds must be above 0"):
+            leap.LeapSampler(service[1], budget_seconds=budget)
+
+
 def test_sparse_parts_alone_are_planned():
     ring = np.roll(np.eye(30), 1, axis=0)
     made = leap.plan(Problem(np.ones(30), ring + ring.T), "zephyr:2", seed=0, limits="sparse", cover="all")
