@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
+from annealsubnet.arguments import check_states
 from annealsubnet.decompose import part_kernels as kernels
 from annealsubnet.decompose.limits import Limits
 from annealsubnet.decompose.partition import compressed
@@ -68,7 +69,7 @@ class Part:
 
     def energies(self, states: np.ndarray) -> np.ndarray:
         """Energies of many states, `[states, variables]`, as `problem.energy` returns them but without building a problem."""
-        kept = np.asarray(states, np.float64)
+        kept = check_states("states", states, self.size).astype(np.float64)
         ends = np.repeat(np.arange(self.size), np.diff(self.rows))
         return self.offset + kept @ self.linear + 0.5 * (kept[:, ends] * kept[:, self.columns]) @ self.values
 
@@ -186,10 +187,7 @@ def checked_state(state: Any, size: int, *, name: str = "state") -> np.ndarray:
     values = np.asarray(state)
     if values.shape != (size,):
         raise ValueError(f"{name} must be 0 or 1 for each of {size} variables; its shape is {values.shape}.")
-    chosen = values.astype(np.bool_)
-    if (chosen != values).any():
-        raise ValueError(f"{name} must be 0 or 1 for each variable; it holds {values[chosen != values][0]}.")
-    return chosen
+    return check_states(name, values, size)
 
 
 def checked_start(state: Any, problem: Problem, *, name: str = "state") -> np.ndarray:

@@ -16,6 +16,8 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
+from annealsubnet.arguments import check_states
+
 Couplings: TypeAlias = np.ndarray | scipy.sparse.csr_array
 
 
@@ -105,10 +107,11 @@ class Problem:
 
         Returns:
             One energy a state.
+
+        Raises:
+            ValueError: for states of another number of units, or other values.
         """
-        states = np.asarray(states, dtype=np.float64)
-        if states.ndim == 0 or states.shape[-1] != self.size:
-            raise ValueError(f"states must end in an axis of {self.size} units; their shape is {states.shape}.")
+        states = check_states("states", states, self.size).astype(np.float64)
         flat = states.reshape(math.prod(states.shape[:-1]), self.size)
         fields = (self.couplings @ flat.T).T
         energies = self.offset + flat @ self.linear + 0.5 * np.einsum("bi,bi->b", flat, fields)

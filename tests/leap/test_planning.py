@@ -299,7 +299,7 @@ def test_covers_that_there_are_not_plan_nothing(service):
     ("start", "message"),
     [
         (np.ones(8), r"starts\[1\] keeps 8 units; the problem keeps 3"),
-        (np.array([-1, 1] * 4), r"starts\[1\] must be 0 or 1 for each variable; it holds -1"),
+        (np.array([-1, 1] * 4), r"starts\[1\] must be 0 or 1 for each variable; there is -1"),
         (np.ones(7), r"starts\[1\] must be 0 or 1 for each of 8 variables; its shape is \(7,\)"),
     ],
 )
