@@ -200,8 +200,9 @@ def plan(
         seed: of all that is random.
         limits: of a part, or the name of a profile (`annealsubnet.decompose.PROFILES`); by default parts of 24 variables, of
             fewer where the solver holds no such clique.
-        cover: of problems larger than a part: those parts that a local annealing left "contested" (by default), or "all" (with
-            starts, where there is no such annealing, always).
+        cover: of problems larger than a part: the two parts that a local annealing left most "contested" (by default), which
+            hold nearly all that it leaves open in a fan-in of hundreds; or "all" parts (with starts, where there is no such
+            annealing, always).
         starts: states to begin with, one a problem: 0 or 1 for each unit, with the problem's count if it has one; found by
             a local annealing if None.
         num_reads: reads of each job; by default as many as take as long as programming.

@@ -308,6 +308,17 @@ def test_starts_that_are_no_states_of_their_problem(start, message):
         leap.plan([random_problem(4, 0), random_problem(8, 1, num_kept=3)], "zephyr:2", seed=0, starts=[np.zeros(4), start])
 
 
+def test_two_parts_of_a_problem_are_sent_unless_all_are_asked_for():
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.choice([-1.0, 1.0], (60, 60)), 1)
+    glass = Problem(np.zeros(60), upper + upper.T)
+    limits = Limits(variables=4)
+    found = leap.plan(glass, "zephyr:3", seed=0, limits=limits)
+    everything = leap.plan(glass, "zephyr:3", seed=0, limits=limits, cover="all")
+    assert len(found.parts) == 2 < len(everything.parts)
+    assert sorted(np.concatenate([part.variables for part in everything.parts]).tolist()) == list(range(60))
+
+
 def test_numbers_of_numpy_are_those_of_python(service, problems, tmp_path):
     _, sampler = service
     made = leap.plan(
