@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from annealsubnet.decompose import PROFILES, Limits, decompose, limits_of, merge, predict_chains, scale_of
+from annealsubnet.decompose import PROFILES, Limits, decompose, largest_clique, limits_of, merge, predict_chains, scale_of
 from annealsubnet.problems import Problem
 
 
@@ -196,3 +196,10 @@ def test_bad_input_is_named():
         found.part(0, np.zeros(19))
     with pytest.raises(ValueError, match="0 or 1"):
         found.part(0, np.full(20, 0.5))
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_no_clique_has_chains_of_less_than_a_qubit(length):
+    with pytest.raises(ValueError, match="chain_length must be at least 1"):
+        largest_clique(length)
+    assert largest_clique(1) == min(largest_clique(number) for number in range(1, 30))
