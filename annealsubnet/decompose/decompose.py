@@ -16,6 +16,8 @@ from annealsubnet.decompose.limits import Limits
 from annealsubnet.decompose.partition import Graph, Rows, compressed, graph_of, partition
 from annealsubnet.problems import Problem
 
+_WIDEST = 20.0
+
 
 def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0, variety: float = 0.0) -> Decomposition:
     """Parts of a problem that respect limits and hold strongly coupled variables together.
@@ -95,7 +97,9 @@ def _finished(problem: Problem, limits: Limits, rows: Rows, starts: np.ndarray, 
 
 def _varied(graph: Graph, variety: float, seed: int) -> Graph:
     """The graph with a random factor for each variable on its strengths, so that they stay symmetric."""
-    factors = np.exp(variety * np.random.default_rng(seed).normal(size=graph.count)).astype(np.float32)
+    # Clipped where products of two, and sums of millions of them, would leave float32: the partition of infinities never ends.
+    exponents = np.clip(variety * np.random.default_rng(seed).normal(size=graph.count), -_WIDEST, _WIDEST)
+    factors = np.exp(exponents).astype(np.float32)
     weights = graph.weights * np.repeat(factors, np.diff(graph.starts)) * factors[graph.neighbors]
     return Graph(graph.starts, graph.neighbors, np.maximum(weights, np.float32(1e-20)), graph.sizes)
 

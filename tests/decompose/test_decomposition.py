@@ -203,3 +203,11 @@ def test_no_clique_has_chains_of_less_than_a_qubit(length):
     with pytest.raises(ValueError, match="chain_length must be at least 1"):
         largest_clique(length)
     assert largest_clique(1) == min(largest_clique(number) for number in range(1, 30))
+
+
+@pytest.mark.parametrize("variety", [0.5, 40.0, 1e30, np.inf])
+def test_any_variety_makes_parts(variety):
+    dense = Problem(np.zeros(60), np.ones((60, 60)) - np.eye(60))
+    for seed in range(5):
+        found = decompose(dense, Limits(variables=4), seed=seed, variety=variety)
+        assert found.sizes.max() <= 4 and sorted(found.members.tolist()) == list(range(60))
