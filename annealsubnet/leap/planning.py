@@ -249,11 +249,15 @@ def plan(
 
 
 def problem_of(model: dimod.BinaryQuadraticModel, *, num_kept: int | None = None) -> Problem:
-    """A binary quadratic model as a problem; a SPIN model's variables are kept where they are up."""
+    """A binary quadratic model as a problem; a SPIN model's variables are kept where they are up.
+
+    Units are in the order of the model's variables, and labeled with their strings; by position where two have the same one.
+    """
     from annealsubnet.solvers.compiled import energy_of
 
     energy = energy_of(model)
-    return Problem(energy.linear, energy.couplings, energy.offset, num_kept, tuple(str(label) for label in model.variables))
+    names = tuple(str(label) for label in model.variables)
+    return Problem(energy.linear, energy.couplings, energy.offset, num_kept, names if len(set(names)) == len(names) else None)
 
 
 def problems_of(problems: Any) -> tuple[Problem, ...]:

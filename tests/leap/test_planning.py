@@ -187,6 +187,15 @@ def test_models_are_taken_too():
         leap.plan([{}], "zephyr:2", seed=0)  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("vartype", ["BINARY", "SPIN"])
+def test_labels_whose_strings_are_the_same_come_back(service, tmp_path, vartype):
+    model = dimod.BinaryQuadraticModel({0: 1.0, "0": -2.0, (0,): 0.5, "(0,)": -0.25}, {(0, "0"): -0.5}, 0.0, vartype)
+    quantum = leap.LeapSampler(service[1], budget_seconds=0.1, folder=tmp_path, patience=QUICK)
+    found = quantum.sample(model, seed=0)
+    assert found.first.sample == dimod.ExactSolver().sample(model).first.sample and quantum.spent > 0
+    assert leap.plan(model, "zephyr:2", seed=0).problems[0].names == ("0", "1", "2", "3")
+
+
 def test_descriptions_can_be_saved(tmp_path, service):
     server, sampler = service
     described(sampler).save(tmp_path / "solver.json")
