@@ -207,7 +207,8 @@ def plan(
             a local annealing if None.
         num_reads: reads of each job; by default as many as take as long as programming.
         annealing_time: in microseconds; by default half as long as reading out.
-        spin_reversals: how many spin-reversal transforms share the reads of a job, each a job of its own; 0 for none.
+        spin_reversals: how many spin-reversal transforms share the reads of a job as evenly as can be, each a job of its own;
+            0 for none.
         reverse: anneal in reverse from the starts.
         time_limit: seconds to look for embeddings and places.
         cache: of embeddings, an `EmbeddingCache`.
@@ -346,24 +347,31 @@ def _jobs(
         lengths.update({number: (embedding.chain_length, embedding.num_qubits) for number, embedding in packing.placed})
         used = sum(len(chain) for part in chains for chain in part)
         params = chosen_params(device, used, num_reads=num_reads, annealing_time=annealing_time)
-        params["num_reads"] = max(params["num_reads"] // max(spin_reversals, 1), 1)
+        shares = _shares(params["num_reads"], max(spin_reversals, 1))
         states = None
         if reverse:
             states = [starts[parts[number][0]][parts[number][1]] for number in numbers]
             params = _reversed(params)
-        seconds = device.seconds(used, params)
-        for turn in range(max(spin_reversals, 1)):
+        for turn, reads in enumerate(shares):
+            params = {**params, "num_reads": reads}
             gauge_seed = None if spin_reversals == 0 else seed + 104729 * len(jobs) + turn
             job = placed_job(
                 numbers, [problems[number] for number in numbers], [prices[number] for number in numbers], chains,
                 device.properties, params, gauge_seed=gauge_seed, states=states,
             )  # fmt: skip
-            jobs.append(replace(job, seconds=seconds))
+            jobs.append(replace(job, seconds=device.seconds(used, params)))
     planned = tuple(
         PlannedPart(problem, np.asarray(variables), part, prices[number], *lengths[number])
         for number, (problem, variables, part) in enumerate(parts)
     )
     return planned, tuple(jobs)
+
+
+def _shares(reads: int, turns: int) -> list[int]:
+    """The reads of each of some jobs that share them."""
+    if turns > reads:
+        raise ValueError(f"spin_reversals is {turns}, but a job has {reads} reads; give it more reads, or fewer reversals.")
+    return [reads // turns + (turn < reads % turns) for turn in range(turns)]
 
 
 def _reversed(params: dict[str, Any]) -> dict[str, Any]:

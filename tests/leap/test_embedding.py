@@ -133,6 +133,12 @@ def test_a_cached_embedding_that_is_none_is_not_believed(tmp_path, problem):
     checked(problem, found.embedding_of(0), target)
 
 
+@pytest.mark.parametrize("make", [dwave_graphs.zephyr_graph, dwave_graphs.pegasus_graph])
+def test_graphs_of_coordinates_are_refused(make):
+    with pytest.raises(ValueError, match="qubits must be numbers; make the graph without coordinates"):
+        embed(clique(4), make(3, coordinates=True), seed=0)
+
+
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

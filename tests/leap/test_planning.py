@@ -328,6 +328,17 @@ def test_two_parts_of_a_problem_are_sent_unless_all_are_asked_for():
     assert sorted(np.concatenate([part.variables for part in everything.parts]).tolist()) == list(range(60))
 
 
+@pytest.mark.parametrize("reversals", [0, 1, 4, 10])
+def test_reversals_share_the_reads_of_a_job(problems, reversals):
+    made = leap.plan(problems, "zephyr:3", seed=0, num_reads=10, spin_reversals=reversals)
+    reads = [job.params["num_reads"] for job in made.jobs]
+    assert len(reads) == max(reversals, 1) and sum(reads) == 10 and max(reads) - min(reads) <= 1
+    device = described("zephyr:3")
+    assert [job.seconds for job in made.jobs] == [device.seconds(job.qubits.size, job.params) for job in made.jobs]
+    with pytest.raises(ValueError, match="spin_reversals is 30, but a job has 10 reads"):
+        leap.plan(problems, "zephyr:3", seed=0, num_reads=10, spin_reversals=30)
+
+
 def test_numbers_of_numpy_are_those_of_python(service, problems, tmp_path):
     _, sampler = service
     made = leap.plan(
