@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.decompose import part_kernels as kernels
 from annealsubnet.decompose.chains import largest_clique, predict_chains
 from annealsubnet.decompose.decomposition import Decomposition
@@ -35,8 +36,9 @@ def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0, 
         Parts that cover all variables; without overlap each variable is in exactly one.
 
     Raises:
-        TypeError: for limits that are none.
-        ValueError: for an overlap that leaves a part no variable of its own, or a negative variety.
+        TypeError: for limits that are none, a seed or an overlap that is no whole number, a variety that is no number.
+        ValueError: for an overlap that leaves a part no variable of its own, a negative seed, or a variety that is negative or
+            not finite.
 
     Example:
         >>> ring = np.roll(np.eye(100), 1, axis=0)
@@ -46,10 +48,10 @@ def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0, 
     if not isinstance(limits, Limits):
         raise TypeError(f"limits must be Limits, such as PROFILES['dense']; they are {type(limits).__name__}.")
     most = problem.size if limits.variables is None else min(limits.variables, problem.size)
-    if overlap < 0 or (overlap and overlap >= most):
+    seed, overlap = check_whole("seed", seed, 0), check_whole("overlap", overlap, 0)
+    if overlap and overlap >= most:
         raise ValueError(f"overlap must be from 0 to below the {most} variables of a part; it is {overlap}.")
-    if not variety >= 0:
-        raise ValueError(f"variety must be at least 0; it is {variety}.")
+    check_weight("variety", variety)
     rows = compressed(problem)
     graph = graph_of(rows)
     grouped = graph if variety == 0 else _varied(graph, variety, seed)

@@ -223,6 +223,17 @@ def test_what_is_no_state_is_refused_at_every_door(state, message):
             door(np.array(state))
 
 
+def test_neighborhoods_of_what_is_no_number():
+    couplings = random_problem(6, 0).couplings
+    with pytest.raises(TypeError, match="degree"):
+        strongest(couplings, degree=2.5)
+    with pytest.raises(ValueError, match="degree must be at least 0"):
+        strongest(couplings, degree=-1)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="couplings must be finite; 1 are NaN or infinite"):
+            strongest(np.where(np.arange(36).reshape(6, 6) == 4, value, couplings), degree=2)
+
+
 @pytest.mark.parametrize("kind", [np.bool_, np.int8, np.float32, np.float64, list])
 def test_states_of_every_kind_are_the_same(kind):
     problem = Problem(np.array([1.0, 2.0]), np.array([[0.0, 4.0], [4.0, 0.0]]))
