@@ -193,6 +193,9 @@ def test_labels_whose_strings_are_the_same_come_back(service, tmp_path, vartype)
     quantum = leap.LeapSampler(service[1], budget_seconds=0.1, folder=tmp_path, patience=QUICK)
     found = quantum.sample(model, seed=0)
     assert found.first.sample == dimod.ExactSolver().sample(model).first.sample and quantum.spent > 0
+    held = quantum.results[0]  # 0 or 1 in the order of the model's variables, for SPIN too
+    values = held.states[0].astype(int) if vartype == "BINARY" else 2 * held.states[0].astype(int) - 1
+    assert model.energy((values, list(model.variables))) == pytest.approx(held.energies[0])
     assert leap.plan(model, "zephyr:2", seed=0).problems[0].names == ("0", "1", "2", "3")
 
 
