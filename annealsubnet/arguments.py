@@ -1,4 +1,4 @@
-"""Arguments: numbers that callers give, checked at the door."""
+"""Arguments: numbers and states that callers give, checked at the door."""
 
 import math
 from numbers import Real
@@ -33,3 +33,20 @@ def check_weight(name: str, value: Any, *, above_zero: bool = False) -> None:
     if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
         least = "above 0" if above_zero else "of at least 0"
         raise ValueError(f"{name} is {value}; give a finite number {least}.")
+
+
+def check_states(name: str, states: Any, size: int) -> np.ndarray:
+    """States of `size` variables, along the last axis, as booleans.
+
+    Raises:
+        ValueError: for another number of variables, or anything but 0 and 1: spins of −1 and 1 would be taken for all ones.
+    """
+    values = np.asarray(states)
+    if values.ndim == 0 or values.shape[-1] != size:
+        raise ValueError(f"{name} must end in an axis of {size} variables, 0 or 1 each; the shape is {values.shape}.")
+    if values.dtype == np.bool_:
+        return values
+    chosen = values.astype(np.bool_)
+    if (chosen != values).any():
+        raise ValueError(f"{name} must be 0 or 1 for each variable; there is {values[chosen != values][0]}.")
+    return chosen

@@ -7,6 +7,8 @@ sparse problem that annealers solve faster and quantum annealers can embed (`ann
 import numpy as np
 from jaxtyping import Bool, Float
 
+from annealsubnet.arguments import check_whole
+
 
 def strongest(couplings: Float[np.ndarray, "units units"], *, degree: int) -> Bool[np.ndarray, "units units"]:
     """A neighborhood for each unit, made of strong couplings, with at most `degree` members.
@@ -22,16 +24,17 @@ def strongest(couplings: Float[np.ndarray, "units units"], *, degree: int) -> Bo
         Symmetric; True where a coupling is kept.
 
     Raises:
-        ValueError: if `degree` is negative.
+        TypeError: if `degree` is no whole number.
+        ValueError: if it is negative, or couplings are not finite.
 
     Example:
         >>> chain = np.array([[0.0, 3, 1], [3, 0, 2], [1, 2, 0]])
         >>> strongest(chain, degree=1).astype(int).tolist()
         [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     """
-    if degree < 0:
-        raise ValueError(f"degree must be 0 or more, not {degree}.")
-    strength = np.abs(np.array(couplings, np.float64))
+    degree, strength = check_whole("degree", degree, 0), np.abs(np.array(couplings, np.float64))
+    if not np.isfinite(strength).all():
+        raise ValueError(f"couplings must be finite; {int((~np.isfinite(strength)).sum())} are NaN or infinite.")
     np.fill_diagonal(strength, 0)
     units = len(strength)
     if degree >= units - 1:

@@ -82,3 +82,15 @@ def test_a_problem_is_frozen():
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Problem(**({"linear": np.zeros(2), "couplings": np.zeros((2, 2))} | options))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("largest", [1.0, 1e10, 1e13])
+def test_a_coupling_that_is_there_one_way_only_is_found_beside_any_other(largest, sparse):
+    couplings = np.zeros((4, 4))
+    couplings[2, 3] = couplings[3, 2] = largest
+    couplings[0, 1] = 1.0
+    with pytest.raises(ValueError, match="must be symmetric; they differ from their transpose by up to 1"):
+        Problem(np.zeros(4), scipy.sparse.csr_array(couplings) if sparse else couplings)
+    couplings[1, 0] = 1.0 + 1e-12  # rounding is none
+    Problem(np.zeros(4), scipy.sparse.csr_array(couplings) if sparse else couplings)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.decompose import part_kernels as kernels
 
 # Largest clique whose longest chain has 1, 2, 3, … qubits, by the better of the lattice of lines (`annealsubnet.leap.cliques`)
@@ -62,11 +63,14 @@ def largest_clique(chain_length: int, *, topology: str = "zephyr", rows: int | N
         topology: "zephyr" or "pegasus".
         rows: of the graph (m); by default those of the largest chips, Z12 and P16.
 
+    Raises:
+        TypeError, ValueError: for a length that is no whole number of at least 1.
+
     Example:
         >>> [largest_clique(length) for length in (1, 2, 3, 4)]
         [4, 8, 24, 40]
     """
-    table = CLIQUES[topology]
+    table, chain_length = CLIQUES[topology], check_whole("chain_length", chain_length, 1)
     m = _ROWS[topology] if rows is None else rows
     fits = 16 * m - 8 if topology == "zephyr" else 12 * (m - 1)
     return min(table[min(chain_length, len(table)) - 1], fits)

@@ -9,12 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.decompose import part_kernels as kernels
 from annealsubnet.decompose.chains import largest_clique, predict_chains
 from annealsubnet.decompose.decomposition import Decomposition
 from annealsubnet.decompose.limits import Limits
 from annealsubnet.decompose.partition import Graph, Rows, compressed, graph_of, partition
 from annealsubnet.problems import Problem
+
+_WIDEST = 20.0
 
 
 def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0, variety: float = 0.0) -> Decomposition:
@@ -33,8 +36,9 @@ def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0, 
         Parts that cover all variables; without overlap each variable is in exactly one.
 
     Raises:
-        TypeError: for limits that are none.
-        ValueError: for an overlap that leaves a part no variable of its own, or a negative variety.
+        TypeError: for limits that are none, a seed or an overlap that is no whole number, a variety that is no number.
+        ValueError: for an overlap that leaves a part no variable of its own, a negative seed, or a variety that is negative or
+            not finite.
 
     Example:
         >>> ring = np.roll(np.eye(100), 1, axis=0)
@@ -44,10 +48,10 @@ def decompose(problem: Problem, limits: Limits, *, seed: int, overlap: int = 0, 
     if not isinstance(limits, Limits):
         raise TypeError(f"limits must be Limits, such as PROFILES['dense']; they are {type(limits).__name__}.")
     most = problem.size if limits.variables is None else min(limits.variables, problem.size)
-    if overlap < 0 or (overlap and overlap >= most):
+    seed, overlap = check_whole("seed", seed, 0), check_whole("overlap", overlap, 0)
+    if overlap and overlap >= most:
         raise ValueError(f"overlap must be from 0 to below the {most} variables of a part; it is {overlap}.")
-    if not variety >= 0:
-        raise ValueError(f"variety must be at least 0; it is {variety}.")
+    check_weight("variety", variety)
     rows = compressed(problem)
     graph = graph_of(rows)
     grouped = graph if variety == 0 else _varied(graph, variety, seed)
@@ -95,7 +99,9 @@ def _finished(problem: Problem, limits: Limits, rows: Rows, starts: np.ndarray, 
 
 def _varied(graph: Graph, variety: float, seed: int) -> Graph:
     """The graph with a random factor for each variable on its strengths, so that they stay symmetric."""
-    factors = np.exp(variety * np.random.default_rng(seed).normal(size=graph.count)).astype(np.float32)
+    # Clipped where products of two, and sums of millions of them, would leave float32: the partition of infinities never ends.
+    exponents = np.clip(variety * np.random.default_rng(seed).normal(size=graph.count), -_WIDEST, _WIDEST)
+    factors = np.exp(exponents).astype(np.float32)
     weights = graph.weights * np.repeat(factors, np.diff(graph.starts)) * factors[graph.neighbors]
     return Graph(graph.starts, graph.neighbors, np.maximum(weights, np.float32(1e-20)), graph.sizes)
 

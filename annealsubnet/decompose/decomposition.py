@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
+from annealsubnet.arguments import check_states
 from annealsubnet.decompose import part_kernels as kernels
 from annealsubnet.decompose.limits import Limits
 from annealsubnet.decompose.partition import compressed
@@ -68,7 +69,7 @@ class Part:
 
     def energies(self, states: np.ndarray) -> np.ndarray:
         """Energies of many states, `[states, variables]`, as `problem.energy` returns them but without building a problem."""
-        kept = np.asarray(states, np.float64)
+        kept = check_states("states", states, self.size).astype(np.float64)
         ends = np.repeat(np.arange(self.size), np.diff(self.rows))
         return self.offset + kept @ self.linear + 0.5 * (kept[:, ends] * kept[:, self.columns]) @ self.values
 
@@ -177,7 +178,7 @@ class Decomposition:
         return Part(variables, linear, rows - first, columns, values, offset, num_kept, names)
 
 
-def checked_state(state: Any, size: int) -> np.ndarray:
+def checked_state(state: Any, size: int, *, name: str = "state") -> np.ndarray:
     """A state as booleans.
 
     Raises:
@@ -185,11 +186,20 @@ def checked_state(state: Any, size: int) -> np.ndarray:
     """
     values = np.asarray(state)
     if values.shape != (size,):
-        raise ValueError(f"a state of {size} variables is needed; what was given has shape {values.shape}.")
-    chosen = values.astype(np.bool_)
-    if (chosen != values).any():
-        raise ValueError("a state holds 0 or 1 for each variable; what was given holds other values.")
-    return chosen
+        raise ValueError(f"{name} must be 0 or 1 for each of {size} variables; its shape is {values.shape}.")
+    return check_states(name, values, size)
+
+
+def checked_start(state: Any, problem: Problem, *, name: str = "state") -> np.ndarray:
+    """A state of a problem as booleans.
+
+    Raises:
+        ValueError: if it is no state of its variables, or does not keep the problem's count.
+    """
+    given = checked_state(state, problem.size, name=name)
+    if problem.num_kept is not None and int(given.sum()) != problem.num_kept:
+        raise ValueError(f"{name} keeps {int(given.sum())} units; the problem keeps {problem.num_kept}.")
+    return given
 
 
 def merge(state: Any, part: Part, answer: Any) -> np.ndarray:

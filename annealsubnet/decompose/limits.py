@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.problems import Problem
 
 TOPOLOGIES = ("pegasus", "zephyr")
@@ -31,6 +32,7 @@ class Limits:
         topology: of the solver's graph, "pegasus" or "zephyr"; chains are predicted for it.
 
     Raises:
+        TypeError: for a limit that is no whole number.
         ValueError: for a limit that no part could respect.
 
     Example:
@@ -50,8 +52,8 @@ class Limits:
         least = {"variables": 1, "degree": 0, "chain_length": 1, "qubits": 1}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or int(value) != value or value < bound):
-                raise ValueError(f"{name} of Limits must be a whole number of at least {bound}, or None; it is {value!r}.")
+            if value is not None:
+                object.__setattr__(self, name, check_whole(f"{name} of Limits", value, bound))
         for name in ("coupler_range", "field_range"):
             value = getattr(self, name)
             if value is not None and not (len(value) == 2 and value[0] < 0 < value[1]):

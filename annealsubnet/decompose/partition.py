@@ -27,6 +27,8 @@ _STALLED = 0.92
 # Where less of the coupling than this is inside parts the graph has no locality: variables move alone, and merging them once
 # more takes as long as all before (15 ms of 30 on a random graph) for 2 % more.
 _LOCAL = 0.6
+# Kernels take integers of 64 bits; seeds may be longer.
+_SEEDS = 2**63
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def partition(graph: Graph, largest: int, *, seed: int, cycles: int = 1) -> np.n
         return np.zeros(graph.count, np.int32)
     levels, maps, _ = _coarsen(graph, np.zeros(graph.count, np.int32), largest, seed)
     coarsest = levels[-1]
-    order = kernels.shuffled(coarsest.count, seed)
+    order = kernels.shuffled(coarsest.count, seed % _SEEDS)
     parts, made = kernels.grow(*coarsest.arrays, largest, largest, order)
     held = np.bincount(parts, weights=coarsest.sizes, minlength=made).astype(np.int64)
     parts = _ascend(levels, maps, parts, held, largest)
@@ -132,7 +134,7 @@ def _coarsen(graph: Graph, parts: np.ndarray, largest: int, seed: int) -> tuple[
     enough = _VERTICES_A_PART * graph.count / largest
     while levels[-1].count > enough:
         last = levels[-1]
-        order = kernels.shuffled(last.count, seed)
+        order = kernels.shuffled(last.count, seed % _SEEDS)
         coarse, made = kernels.match(*last.arrays, max(2, largest // _LARGEST_VERTEX), order, parts)
         if made > _STALLED * last.count:
             break

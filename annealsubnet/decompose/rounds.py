@@ -17,8 +17,9 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Bool
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.decompose.decompose import decompose
-from annealsubnet.decompose.decomposition import Decomposition, Part, checked_state
+from annealsubnet.decompose.decomposition import Decomposition, Part, checked_start
 from annealsubnet.decompose.limits import Limits
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
@@ -90,6 +91,7 @@ def solve_by_parts(
         The state found, and the energy after each round.
 
     Raises:
+        TypeError, ValueError: for a seed, rounds, patience or restarts that are no whole numbers of at least 0.
         ValueError: for a state that does not keep the problem's count.
 
     Example:
@@ -99,6 +101,9 @@ def solve_by_parts(
         >>> found.energy == found.energies[-1] <= -96.0
         True
     """
+    seed = check_whole("seed", seed, 0)
+    for name, value in (("rounds", rounds), ("patience", patience), ("restarts", restarts)):
+        check_whole(name, value, 0)
     start, deadline = time.perf_counter(), np.inf if time_limit is None else time_limit
     stored = replace(problem, couplings=scipy.sparse.csr_array(problem.couplings))
     present = _start(problem, state)
@@ -169,10 +174,7 @@ def _improved(problem: Problem, groups: Groups, state: np.ndarray, options: Opti
 
 def _start(problem: Problem, state: Any) -> np.ndarray:
     if state is not None:
-        given = checked_state(state, problem.size)
-        if problem.num_kept is not None and int(given.sum()) != problem.num_kept:
-            raise ValueError(f"the state keeps {int(given.sum())} units; the problem keeps {problem.num_kept}.")
-        return given
+        return checked_start(state, problem)
     if problem.num_kept is None:
         return np.zeros(problem.size, np.bool_)
     if problem.size <= _MOST_ELIMINATED:

@@ -23,7 +23,7 @@ import dimod
 import numpy as np
 from jaxtyping import Float, Int
 
-from annealsubnet.arguments import check_whole
+from annealsubnet.arguments import check_states, check_whole
 
 Coefficients = Mapping[tuple[int, ...], float]
 """Polynomial coefficient of each set of variables, the variables ascending."""
@@ -64,7 +64,8 @@ class Landscape:
 
     def energy(self, states: np.ndarray) -> np.ndarray:
         """E of one state `[variables]` or of many `[..., variables]`."""
-        codes = (np.asarray(states, np.int64)[..., self.windows] << np.arange(self.windows.shape[1])).sum(axis=-1)
+        kept = check_states("states", states, self.num_variables).astype(np.int64)
+        codes = (kept[..., self.windows] << np.arange(self.windows.shape[1])).sum(axis=-1)
         return self.tables[np.arange(len(self.tables)), codes].sum(axis=-1)
 
     def coefficients(self) -> dict[tuple[int, ...], float]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from annealsubnet.arguments import check_states
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.landscapes.landscape import Landscape, mobius, zeta
 from annealsubnet.losses import Loss, cross_entropy
@@ -58,7 +59,7 @@ def measure_landscape(
         raise ValueError(f"The network has no neurons at {site!r}; it has them at {sorted(network.neurons)}.")
     size = network.neurons[site].size
     gates = _gates(network, {} if mask is None else mask)
-    base = np.asarray(gates.pop(site, np.ones(size)), np.float64) > 0.5
+    base = np.asarray(gates.pop(site, np.ones(size, np.bool_))) > 0
     windows = _checked_windows(windows, site, size)
     tables = measured_tables(network, batches, windows, base, gates, site=site, loss=loss)
     return averaged(windows, tables, base)
@@ -76,7 +77,7 @@ def _gates(network: Network, mask: Mask | Mapping[str, Any]) -> dict[str, jax.Ar
         shape, own = np.shape(gates), sites[name]
         if shape != (own.size,):
             raise ValueError(f"mask[{name!r}] has shape {shape}; {name!r} has {own.size} {own.kind}s.")
-    return {name: jnp.asarray(np.asarray(gates), jnp.float32) for name, gates in kept.items()}
+    return {name: jnp.asarray(check_states(f"mask[{name!r}]", gates, len(gates)), jnp.float32) for name, gates in kept.items()}
 
 
 def _checked_windows(windows: Any, site: str, size: int) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Embeddings on disk, so that what took minutes to find is found once.
 
 A file a problem graph and topology; it holds the chains and the `graph_id` of the working graph that they were verified on.
-When the solver's `graph_id` has changed since, the chains are handed out as unverified, and whoever finds them still valid
-says so.
+Whoever loads chains verifies them: the solver's `graph_id` may have changed since, and a file may hold anything.
 """
 
 import hashlib
@@ -38,7 +37,7 @@ class EmbeddingCache:
         return f"EmbeddingCache({str(self.folder)!r})"
 
     def load(self, key: str, topology: str, graph_id: str) -> tuple[tuple[tuple[int, ...], ...], str, bool] | None:
-        """(chains, method, whether they were verified on this very graph), or None; a damaged file counts as none."""
+        """(chains, method, whether they were stored for this very graph), or None; a damaged file counts as none."""
         try:
             held: dict[str, Any] = json.loads(self._path(key, topology).read_text(encoding="utf-8"))
             chains = tuple(tuple(int(qubit) for qubit in chain) for chain in held["chains"])

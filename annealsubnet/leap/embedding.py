@@ -142,8 +142,8 @@ def embed(
     edges = couplings_of(part)
     stored = cache.load(edges.key, target.topology, target.graph_id) if cache is not None else None
     if stored is not None:
-        chains, method, current = stored
-        if current or verified(chains, edges, target):
+        chains, method, _ = stored
+        if verified(chains, edges, target):
             return Embedding(chains, method)
     found = search(edges, target, seed=seed, time_limit=time_limit)
     if found is None:

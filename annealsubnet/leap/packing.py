@@ -253,7 +253,8 @@ def _in_region(
 ) -> Embedding | None:
     """minorminer's embedding on a compact region of free qubits, or the cached one where its qubits are free."""
     stored = cache.load(edges.key, target.topology, target.graph_id) if cache is not None else None
-    if stored is not None and all(qubit in free for chain in stored[0] for qubit in chain):
+    fits = stored is not None and all(qubit in free for chain in stored[0] for qubit in chain)
+    if stored is not None and fits and verified(stored[0], edges, target):
         return Embedding(stored[0], stored[1])
     for factor in _REGIONS:
         wanted = int(factor * predicted)

@@ -17,7 +17,9 @@ from typing import Any, Literal
 import dimod
 import numpy as np
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.decompose import PROFILES, Limits, contested, decompose, limits_of
+from annealsubnet.decompose.decomposition import checked_start
 from annealsubnet.decompose.partition import compressed
 from annealsubnet.leap.answers import prices_of
 from annealsubnet.leap.connection import Connection, LeapError
@@ -26,7 +28,7 @@ from annealsubnet.leap.jobs import Job
 from annealsubnet.leap.ledger import Ledger
 from annealsubnet.leap.merging import PlannedPart, Results, results, write_parts, write_problems
 from annealsubnet.leap.patience import Patience
-from annealsubnet.leap.running import Pace, Spending, run
+from annealsubnet.leap.running import Pace, Spending, checked_budget, run
 from annealsubnet.leap.solvers import Description, chosen_params, described
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer, solve
@@ -135,8 +137,7 @@ class Plan:
             LeapError: no credentials, a ledger of another plan, a solver that is off line or unknown, a token refused, a disk
                 that can't be written, a service that does not answer. What was paid for is in the ledger.
         """
-        if not budget_seconds > 0:
-            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
+        budget_seconds = checked_budget(budget_seconds)
         if not self.solver.name:
             raise LeapError("this plan is for a typical QPU, not for one that is there; plan with a DWaveSampler to submit.")
         mode = "write" if Path(ledger).exists() else "create"
@@ -182,7 +183,7 @@ def plan(
     *,
     seed: int,
     limits: Limits | str | None = None,
-    cover: Literal["contested", "all"] = "contested",
+    cover: Literal["contested", "all"] | None = None,
     starts: Sequence[Any] | None = None,
     num_reads: int | None = None,
     annealing_time: float | None = None,
@@ -199,11 +200,15 @@ def plan(
         seed: of all that is random.
         limits: of a part, or the name of a profile (`annealsubnet.decompose.PROFILES`); by default parts of 24 variables, of
             fewer where the solver holds no such clique.
-        cover: of problems larger than a part: those parts that a local annealing left "contested", or "all".
-        starts: states to begin with, one a problem; found by a local annealing if None.
+        cover: of problems larger than a part: the two parts that a local annealing left most "contested" (by default), which
+            hold nearly all that it leaves open in a fan-in of hundreds; or "all" parts (with starts, where there is no such
+            annealing, always).
+        starts: states to begin with, one a problem: 0 or 1 for each unit, with the problem's count if it has one; found by
+            a local annealing if None.
         num_reads: reads of each job; by default as many as take as long as programming.
         annealing_time: in microseconds; by default half as long as reading out.
-        spin_reversals: how many spin-reversal transforms share the reads of a job, each a job of its own; 0 for none.
+        spin_reversals: how many spin-reversal transforms share the reads of a job as evenly as can be, each a job of its own;
+            0 for none.
         reverse: anneal in reverse from the starts.
         time_limit: seconds to look for embeddings and places.
         cache: of embeddings, an `EmbeddingCache`.
@@ -212,8 +217,9 @@ def plan(
         Parts, jobs and predicted QPU seconds.
 
     Raises:
-        ValueError: a part cannot be embedded (it is named, with limits that would fit), or options do not fit.
-        TypeError: something that is no problem.
+        ValueError: a part cannot be embedded (it is named, with limits that would fit), a cover that there is not, or that
+            starts leave unknown, a start that is no state of its problem, or options that do not fit.
+        TypeError: something that is no problem, or an option that is no number, or no whole one.
 
     Example:
         >>> from annealsubnet.problems import Problem
@@ -222,10 +228,13 @@ def plan(
         >>> plan([Problem(rng.normal(size=8), upper + upper.T)], "zephyr:2", seed=0, num_reads=100)
         Plan(1 problems, 1 parts, 1 jobs, 0.0... QPU seconds predicted on a typical QPU)
     """
-    given = _problems(problems)
+    given = problems_of(problems)
     device = described(solver)
-    if spin_reversals < 0:
-        raise ValueError(f"spin_reversals must be 0 or more; it is {spin_reversals}.")
+    seed, spin_reversals = check_whole("seed", seed, 0), check_whole("spin_reversals", spin_reversals, 0)
+    num_reads = None if num_reads is None else check_whole("num_reads", num_reads)
+    if annealing_time is not None:
+        check_weight("annealing_time", annealing_time)
+        annealing_time = float(annealing_time)
     bounds = _limits(limits, device)
     parts, begun = _parts(given, starts, bounds, cover=cover, seed=seed)
     if not parts:
@@ -241,14 +250,19 @@ def plan(
 
 
 def problem_of(model: dimod.BinaryQuadraticModel, *, num_kept: int | None = None) -> Problem:
-    """A binary quadratic model as a problem; a SPIN model's variables are kept where they are up."""
+    """A binary quadratic model as a problem; a SPIN model's variables are kept where they are up.
+
+    Units are in the order of the model's variables, and labeled with their strings; by position where two have the same one.
+    """
     from annealsubnet.solvers.compiled import energy_of
 
     energy = energy_of(model)
-    return Problem(energy.linear, energy.couplings, energy.offset, num_kept, tuple(str(label) for label in model.variables))
+    names = tuple(str(label) for label in model.variables)
+    return Problem(energy.linear, energy.couplings, energy.offset, num_kept, names if len(set(names)) == len(names) else None)
 
 
-def _problems(problems: Any) -> tuple[Problem, ...]:
+def problems_of(problems: Any) -> tuple[Problem, ...]:
+    """One problem or model, or many, as problems."""
     single = isinstance(problems, Problem | dimod.BinaryQuadraticModel)
     found = []
     for number, problem in enumerate([problems] if single else list(problems)):
@@ -272,21 +286,28 @@ def _limits(limits: Limits | str | None, device: Description) -> Limits:
 
 
 def _parts(
-    problems: Sequence[Problem], starts: Sequence[Any] | None, limits: Limits, *, cover: str, seed: int
+    problems: Sequence[Problem], starts: Sequence[Any] | None, limits: Limits, *, cover: str | None, seed: int
 ) -> tuple[list[FoundPart], tuple[np.ndarray, ...]]:
     """(number of the problem, positions in it, part), and the states at which the parts are folded."""
     if starts is not None and len(starts) != len(problems):
         raise ValueError(f"there are {len(starts)} starts for {len(problems)} problems; give one for each.")
+    if cover not in (None, "contested", "all"):
+        raise ValueError(f"cover must be 'contested' or 'all'; it is {cover!r}.")
+    if starts is not None and cover == "contested":
+        raise ValueError("what is contested is not known of starts that are given; leave out starts, or take cover='all'.")
     found: list[FoundPart] = []
     states: list[np.ndarray] = []
     for number, problem in enumerate(problems):
         small = problem.size <= (limits.variables or problem.size) and limits.degree is None
-        if starts is None and not small and cover == "contested":
+        if starts is None and not small and cover != "all":
             left = contested(problem, limits, seed=seed + number, num_reads=_CONTEST_READS, num_sweeps=_CONTEST_SWEEPS)
             states.append(left.state)
             found += [(number, part.variables, part.problem) for part in left.parts[:MOST_PARTS]]
             continue
-        states.append(local_state(problem, seed=seed + number) if starts is None else np.asarray(starts[number]).astype(bool))
+        if starts is None:
+            states.append(local_state(problem, seed=seed + number))
+        else:
+            states.append(checked_start(starts[number], problem, name=f"starts[{number}]"))
         if problem.size:
             decomposition = decompose(problem, limits, seed=seed + number)
             found += [(number, part.variables, part.problem) for part in decomposition.parts(states[number])]
@@ -326,24 +347,31 @@ def _jobs(
         lengths.update({number: (embedding.chain_length, embedding.num_qubits) for number, embedding in packing.placed})
         used = sum(len(chain) for part in chains for chain in part)
         params = chosen_params(device, used, num_reads=num_reads, annealing_time=annealing_time)
-        params["num_reads"] = max(params["num_reads"] // max(spin_reversals, 1), 1)
+        shares = _shares(params["num_reads"], max(spin_reversals, 1))
         states = None
         if reverse:
             states = [starts[parts[number][0]][parts[number][1]] for number in numbers]
             params = _reversed(params)
-        seconds = device.seconds(used, params)
-        for turn in range(max(spin_reversals, 1)):
+        for turn, reads in enumerate(shares):
+            params = {**params, "num_reads": reads}
             gauge_seed = None if spin_reversals == 0 else seed + 104729 * len(jobs) + turn
             job = placed_job(
                 numbers, [problems[number] for number in numbers], [prices[number] for number in numbers], chains,
                 device.properties, params, gauge_seed=gauge_seed, states=states,
             )  # fmt: skip
-            jobs.append(replace(job, seconds=seconds))
+            jobs.append(replace(job, seconds=device.seconds(used, params)))
     planned = tuple(
         PlannedPart(problem, np.asarray(variables), part, prices[number], *lengths[number])
         for number, (problem, variables, part) in enumerate(parts)
     )
     return planned, tuple(jobs)
+
+
+def _shares(reads: int, turns: int) -> list[int]:
+    """The reads of each of some jobs that share them."""
+    if turns > reads:
+        raise ValueError(f"spin_reversals is {turns}, but a job has {reads} reads; give it more reads, or fewer reversals.")
+    return [reads // turns + (turn < reads % turns) for turn in range(turns)]
 
 
 def _reversed(params: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from annealsubnet.leap.ledger import Ledger
 from annealsubnet.leap.merging import Results, results
 from annealsubnet.leap.patience import Patience
 from annealsubnet.leap.planning import Report
-from annealsubnet.leap.running import Pace, run
+from annealsubnet.leap.running import Pace, checked_budget, run
 
 
 def resume(
@@ -48,9 +48,7 @@ def resume(
         facts = opened.facts()
         if "fingerprint" not in facts:
             raise LeapError(f"{opened.path} holds no plan yet: the process ended before it was written. Submit the plan again.")
-        budget = float(facts["budget_seconds"] if budget_seconds is None else budget_seconds)
-        if not budget > 0:
-            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
+        budget = checked_budget(facts["budget_seconds"] if budget_seconds is None else budget_seconds)
         with Connection.open(solver, patience=patience) as connection:
             if connection.endpoint != facts["endpoint"]:
                 # The token goes only where the user's own configuration leads, never where a file says.

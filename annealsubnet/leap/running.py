@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from annealsubnet.leap.connection import DENIALS, Connection, Denied, InDoubt, Later, LeapError, Refused, Submission
@@ -60,6 +61,17 @@ class Spending:
     reported: float
     reserved: float
     planned: float
+
+
+def checked_budget(seconds: Any) -> float:
+    """A budget of QPU seconds as Python's own number.
+
+    Raises:
+        LeapError: it is no number above 0.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not float(seconds) > 0:
+        raise LeapError(f"budget_seconds must be above 0; it is {seconds!r}.")
+    return float(seconds)
 
 
 def spending(ledger: Ledger) -> Spending:

@@ -14,13 +14,14 @@ from typing import Any
 import dimod
 import numpy as np
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.leap.concealing import conceal
 from annealsubnet.leap.connection import LeapError, configured
 from annealsubnet.leap.ledger import Ledger
-from annealsubnet.leap.merging import Results
+from annealsubnet.leap.merging import Results, results
 from annealsubnet.leap.patience import Patience
-from annealsubnet.leap.planning import Plan, local_state, plan, problem_of
-from annealsubnet.leap.running import Pace
+from annealsubnet.leap.planning import Plan, local_state, plan, problem_of, problems_of
+from annealsubnet.leap.running import Pace, checked_budget
 from annealsubnet.leap.solvers import described
 from annealsubnet.problems import Problem
 from annealsubnet.solvers.options import refuse_unknown
@@ -59,15 +60,15 @@ class LeapSampler(dimod.Sampler):
         pace: Pace | None = None,
         **options: Any,
     ) -> None:
-        if not budget_seconds > 0:
-            raise LeapError(f"budget_seconds must be above 0; it is {budget_seconds!r}.")
-        self._solver, self.budget_seconds, self.folder = solver, float(budget_seconds), Path(folder)
+        self._solver, self.budget_seconds, self.folder = solver, checked_budget(budget_seconds), Path(folder)
         self._confirm, self._confirmed = confirm, False
         self._patience, self._pace, self._options = patience, pace, options
         self._parameters: dict[str, Any] = {
             name: [] for name in ("seed", "num_kept", "num_reads", "annealing_time", "spin_reversals", "reverse")
         }
-        self.results: list[Results] = []
+        # By the fingerprint of the plan: a call made again has the ledger of the first. `_calls` knows such calls unplanned.
+        self._found: dict[str, Results] = {}
+        self._calls: set[tuple[Any, ...]] = set()
         self.left_to_local = 0
 
     def __repr__(self) -> str:
@@ -85,9 +86,14 @@ class LeapSampler(dimod.Sampler):
         return dict(getattr(self._solver, "properties", {}))
 
     @property
+    def results(self) -> list[Results]:
+        """What each ledger holds, in the order in which they were first asked."""
+        return list(self._found.values())
+
+    @property
     def spent(self) -> float:
         """QPU seconds reported, with those that jobs not answered may have taken."""
-        return float(sum(found.spending.reported + found.spending.reserved for found in self.results))
+        return float(sum(map(_taken, self.results)))
 
     def story(self) -> str:
         """What was spent and what came of it, in a sentence or two."""
@@ -132,16 +138,12 @@ class LeapSampler(dimod.Sampler):
             LeapError: as `Plan.submit`.
             TypeError: for an option that does not exist.
         """
-        seed = secrets.randbits(31) if seed is None else int(seed)
+        seed = secrets.randbits(31) if seed is None else check_whole("seed", seed, 0)
         problem = problem_of(bqm, num_kept=num_kept)
-        before = self.spent
-        states, answered = self.sample_problems([problem], seed=seed, **options)
+        states, answered, found, seconds = self._answered([problem], seed, options)
         values = states[0].astype(np.int8) if bqm.vartype is dimod.BINARY else 2 * states[0].astype(np.int8) - 1
-        info = {
-            "seed": seed,
-            "qpu_seconds": self.spent - before,
-            "answered_by": (self.results[-1].note or self.results[-1].solver) if answered[0] else "local annealer",
-        }
+        answered_by = found.note or found.solver if found is not None and answered[0] else "local annealer"
+        info = {"seed": seed, "qpu_seconds": seconds, "answered_by": answered_by}
         return dimod.SampleSet.from_samples_bqm((values[None], list(bqm.variables)), bqm, info=info)
 
     def sample_problems(
@@ -157,31 +159,52 @@ class LeapSampler(dimod.Sampler):
         Returns:
             One state a problem, and whether the QPU had a say in it.
         """
+        return self._answered(problems, check_whole("seed", seed, 0), options)[:2]
+
+    def _answered(
+        self, problems: Sequence[Problem], seed: int, options: dict[str, Any]
+    ) -> tuple[tuple[np.ndarray, ...], tuple[bool, ...], Results | None, float]:
+        """States, whether the QPU had a say in each, what the ledger holds, and the QPU seconds that this very call took."""
         refuse_unknown("LeapSampler", options, self._parameters)
         if self._solver is None:
             self._solver = own_solver()
-        left = self.budget_seconds - self.spent
-        if left < described(self._solver).seconds(1, {"num_reads": 1}):
-            return self._locally(problems, seed=seed)
-        made = plan(problems, self._solver, seed=seed, **{**self._options, **options})
+        device, given = described(self._solver), problems_of(problems)
+        nothing = tuple(np.zeros(0, np.bool_) for _ in given)
+        call = (Plan(given, nothing, (), (), device, seed).fingerprint, seed, repr(sorted(options.items())))
+        known = call in self._calls
+        if not known and self.budget_seconds - self.spent < device.seconds(1, {"num_reads": 1}):
+            return *self._locally(given, seed=seed), None, 0.0
+        made = plan(given, self._solver, seed=seed, **{**self._options, **options})
         if not made.jobs:
-            self.left_to_local += len(made.problems)
-            logger.info("nothing is contested in %d problems; the local annealer answers", len(made.problems))
-            return made.starts, (False,) * len(made.starts)
-        if made.jobs[0].seconds > left:
-            return self._locally(problems, seed=seed)
+            self.left_to_local += len(given)
+            logger.info("nothing is contested in %d problems; the local annealer answers", len(given))
+            return made.starts, (False,) * len(given), None, 0.0
+        name = made.fingerprint
+        left = self.budget_seconds - sum(_taken(found) for other, found in self._found.items() if other != name)
+        if not known and made.jobs[0].seconds > left:
+            return *self._locally(given, seed=seed), None, 0.0
         # Named after the plan: the same call made again, after a crash say, goes on with the same ledger and pays once.
-        ledger = self.folder / f"{made.fingerprint}.sqlite"
-        if not self._confirmed and _unsent(ledger):
+        ledger = self.folder / f"{name}.sqlite"
+        before = _held(ledger)
+        if not self._confirmed and (before is None or any(job.entry.state == "planned" for job in before.jobs)):
             if not self._confirm(made, self.budget_seconds):
                 raise LeapError("nothing was sent: you said no.")
             self._confirmed = True
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = made.submit(budget_seconds=left, ledger=ledger, solver=self._solver, patience=self._patience, pace=self._pace)
-        self.results.append(found)
+        try:
+            found = made.submit(
+                budget_seconds=left, ledger=ledger, solver=self._solver, patience=self._patience, pace=self._pace
+            )
+        except BaseException:
+            if (held := _held(ledger)) is not None:  # what was sent is spent, whatever went wrong after
+                self._found[name] = held
+            raise
+        self._found[name] = found
+        self._calls.add(call)
         reached = {found.planned[answer.part].problem for answer in found.parts}
-        self.left_to_local += len(problems) - len(reached)
-        return found.states, tuple(number in reached for number in range(len(problems)))
+        self.left_to_local += len(given) - len(reached)
+        seconds = _taken(found) - (0.0 if before is None else _taken(before))
+        return found.states, tuple(number in reached for number in range(len(given))), found, seconds
 
     def _locally(self, problems: Sequence[Problem], *, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[bool, ...]]:
         """What the local annealer says, once the budget is spent."""
@@ -192,12 +215,17 @@ class LeapSampler(dimod.Sampler):
         return tuple(found), (False,) * len(problems)
 
 
-def _unsent(path: Path) -> bool:
-    """Whether a ledger that is there has jobs that were not sent yet, or none is there."""
+def _taken(found: Results) -> float:
+    """QPU seconds of a ledger that are spent, or may be."""
+    return found.spending.reported + found.spending.reserved
+
+
+def _held(path: Path) -> Results | None:
+    """What a ledger holds; None if there is none, or none with a plan in it."""
     if not path.exists():
-        return True
+        return None
     with Ledger(path) as ledger:
-        return "fingerprint" not in ledger.facts() or bool(ledger.entries("planned"))
+        return results(ledger) if "fingerprint" in ledger.facts() else None
 
 
 def own_solver() -> Any:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import networkx as nx
@@ -47,7 +48,7 @@ def working_graph(solver: Any) -> WorkingGraph:
 
     Raises:
         TypeError: if it is none of these.
-        ValueError: if its topology is neither Zephyr (of tile parameter 4) nor Pegasus.
+        ValueError: if its topology is neither Zephyr (of tile parameter 4) nor Pegasus, or its qubits are coordinates.
 
     Example:
         >>> import dwave.graphs
@@ -60,6 +61,8 @@ def working_graph(solver: Any) -> WorkingGraph:
         return solver
     if isinstance(solver, nx.Graph):
         family = _checked_topology(solver.graph.get("family"), solver.graph.get("tile"))
+        if not all(isinstance(qubit, Integral) for qubit in solver):
+            raise ValueError("qubits must be numbers; make the graph without coordinates.")
         return WorkingGraph(solver, hashed(sorted(map(sorted, solver.edges))), family)
     properties = solver if isinstance(solver, Mapping) else getattr(solver, "properties", None)
     if not isinstance(properties, Mapping):

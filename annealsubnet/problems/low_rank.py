@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from annealsubnet.arguments import check_states
 from annealsubnet.problems.problem import Problem
 
 
 @dataclass(frozen=True)
 class LowRankProblem:
     """A low-rank energy over weights that are kept (1) or not (0), and how many an answer keeps.
+
+    Arrays that are of the right kind already are not copied: the factor may take gigabytes.
 
     Attributes:
         factor: `[weights, rows]` f_i, float32.
@@ -67,8 +70,9 @@ class LowRankProblem:
         if not (np.isfinite(factor).all() and np.isfinite(residual).all() and np.isfinite(cost).all()):
             raise ValueError("A low-rank problem must be finite; its factor, residual or cost has NaN or infinite values.")
         for name, value in (("factor", factor), ("residual", residual), ("cost", cost), ("group", group)):
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
+            held = value.view()  # the caller's own array stays as it is
+            held.setflags(write=False)
+            object.__setattr__(self, name, held)
 
     @property
     def size(self) -> int:
@@ -81,14 +85,12 @@ class LowRankProblem:
 
     def outputs(self, state: Any) -> Float[np.ndarray, "rows"]:
         """y of one state, in float64."""
-        gone = ~np.asarray(state, bool)
+        gone = ~check_states("state", state, self.size)
         return self.residual.astype(np.float64) - np.einsum("i,ij->j", gone.astype(np.float64), self.factor)
 
     def energy(self, states: Any) -> Float[np.ndarray, "*batch"]:
         """Energy of one state or of many, in float64."""
-        states = np.asarray(states, bool)
-        if states.ndim == 0 or states.shape[-1] != self.size:
-            raise ValueError(f"states must end in an axis of {self.size} weights; their shape is {states.shape}.")
+        states = check_states("states", states, self.size)
         flat = states.reshape(-1, self.size)
         energies = [0.5 * float(y @ y) + float(self.cost[~state].sum()) for state in flat for y in (self.outputs(state),)]
         return (self.offset + np.array(energies)).reshape(states.shape[:-1])
@@ -101,7 +103,7 @@ class LowRankProblem:
             state: of all weights.
             num_kept: how many of the chosen an answer keeps.
         """
-        held = np.array(state, bool)
+        held = check_states("state", state, self.size).copy()
         held[weights] = False
         rows = self.factor[weights].astype(np.float64)
         matrix = rows @ rows.T

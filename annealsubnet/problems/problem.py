@@ -16,6 +16,8 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
+from annealsubnet.arguments import check_states
+
 Couplings: TypeAlias = np.ndarray | scipy.sparse.csr_array
 
 
@@ -105,10 +107,11 @@ class Problem:
 
         Returns:
             One energy a state.
+
+        Raises:
+            ValueError: for states of another number of units, or other values.
         """
-        states = np.asarray(states, dtype=np.float64)
-        if states.ndim == 0 or states.shape[-1] != self.size:
-            raise ValueError(f"states must end in an axis of {self.size} units; their shape is {states.shape}.")
+        states = check_states("states", states, self.size).astype(np.float64)
         flat = states.reshape(math.prod(states.shape[:-1]), self.size)
         fields = (self.couplings @ flat.T).T
         energies = self.offset + flat @ self.linear + 0.5 * np.einsum("bi,bi->b", flat, fields)
@@ -154,9 +157,10 @@ def _checked_couplings(couplings: Any, size: int) -> Couplings:
     _check_finite("couplings", stored)
     if matrix.diagonal().any():
         raise ValueError("couplings must have a zero diagonal; add it to linear, as x * x = x.")
-    asymmetry = abs(matrix - matrix.T).max() if size else 0.0
-    if asymmetry > 1e-9 * np.abs(stored).max(initial=0.0):
-        raise ValueError(f"couplings must be symmetric; they differ from their transpose by up to {asymmetry:.3g}.")
+    apart = abs(matrix - matrix.T)
+    # Relative to the entry, as any is small beside one that is large enough; and to what rounding leaves of the largest.
+    if size and apart.max() > 0 and (apart - 1e-9 * abs(matrix)).max() > 1e-14 * np.abs(stored).max():
+        raise ValueError(f"couplings must be symmetric; they differ from their transpose by up to {apart.max():.3g}.")
     for array in arrays:
         array.setflags(write=False)
     return matrix

@@ -8,11 +8,13 @@ which keeps the energy at x⁰, and its change under every single flip of x⁰, 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Bool
 
+from annealsubnet.arguments import check_states
 from annealsubnet.problems.problem import Problem
 
 
@@ -31,13 +33,16 @@ class Sparsified:
     degree: int
 
 
-def sparsify(problem: Problem, edges: Bool[np.ndarray, "units units"], *, at: Bool[np.ndarray, "units"]) -> Sparsified:
+def sparsify(problem: Problem, edges: Bool[np.ndarray, "units units"], *, at: Any) -> Sparsified:
     """Keep the couplings on `edges` and fold the others into the linear terms at the state `at`.
 
     Args:
         problem: with any couplings.
         edges: symmetric, from `strongest` or any other neighborhood.
-        at: the state where the sparse energy, and its change under any one flip, equal the dense ones.
+        at: 0 or 1 for each unit: the state where the sparse energy, and its change under any one flip, equal the dense ones.
+
+    Raises:
+        ValueError: for what is no state of the problem.
 
     Example:
         >>> from annealsubnet.neighborhoods import strongest
@@ -49,7 +54,7 @@ def sparsify(problem: Problem, edges: Bool[np.ndarray, "units units"], *, at: Bo
     dense = problem.dense_couplings
     kept = np.where(edges, dense, 0.0)
     dropped = dense - kept
-    state = np.asarray(at, np.float64)
+    state = check_states("at", at, problem.size).astype(np.float64)
     fields = dropped @ state
     sparse = replace(
         problem,

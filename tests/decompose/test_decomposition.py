@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from annealsubnet.decompose import PROFILES, Limits, decompose, limits_of, merge, predict_chains, scale_of
+from annealsubnet.decompose import PROFILES, Limits, decompose, largest_clique, limits_of, merge, predict_chains, scale_of
 from annealsubnet.problems import Problem
 
 
@@ -196,3 +196,50 @@ def test_bad_input_is_named():
         found.part(0, np.zeros(19))
     with pytest.raises(ValueError, match="0 or 1"):
         found.part(0, np.full(20, 0.5))
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_no_clique_has_chains_of_less_than_a_qubit(length):
+    with pytest.raises(ValueError, match="chain_length must be at least 1"):
+        largest_clique(length)
+    assert largest_clique(1) == min(largest_clique(number) for number in range(1, 30))
+
+
+@pytest.mark.parametrize("variety", [0.5, 40.0, 1e30])
+def test_any_variety_makes_parts(variety):
+    dense = Problem(np.zeros(60), np.ones((60, 60)) - np.eye(60))
+    for seed in range(5):
+        found = decompose(dense, Limits(variables=4), seed=seed, variety=variety)
+        assert found.sizes.max() <= 4 and sorted(found.members.tolist()) == list(range(60))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 2.5, True, "4"])
+@pytest.mark.parametrize("name", ["variables", "degree", "chain_length", "qubits"])
+def test_limits_that_are_no_whole_numbers_are_named(name, value):
+    with pytest.raises(TypeError, match=f"{name} of Limits must be a whole number"):
+        Limits(**{name: value})
+    assert Limits(**{name: np.int32(4)}) == Limits(**{name: 4})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlap": 1.5}, "overlap must be a whole number"),
+        ({"overlap": -1}, "overlap must be at least 0"),
+        ({"seed": 0.5}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"variety": -1.0}, "variety is -1.0"),
+        ({"variety": np.inf}, "variety is inf"),
+    ],
+)
+def test_options_that_cannot_be_are_named(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        decompose(sparse_problem(20, 4, 17), Limits(variables=5), **({"seed": 0} | options))
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**63 - 3, 2**63, 2**70])
+def test_seeds_of_any_size_make_parts(seed):
+    problem = sparse_problem(60, 4, 17)
+    found = [decompose(problem, Limits(variables=5), seed=seed, variety=variety) for variety in (0.0, 0.0, 0.5)]
+    assert np.array_equal(found[0].members, found[1].members)
+    assert all(sorted(parts.members.tolist()) == list(range(60)) for parts in found)

@@ -167,3 +167,13 @@ def test_restarts_only_help(num_kept):
     assert all(later <= earlier for earlier, later in zip(often.energies, often.energies[1:], strict=False))
     short = solve_by_parts(problem, Limits(variables=12), seed=0, restarts=10**6, time_limit=0.0)
     assert len(short.energies) == 2
+
+
+def test_seeds_of_any_size_solve_by_parts():
+    problem = random_problem(40, 0)
+    for seed in (2**63 - 3, 2**70):
+        found = solve_by_parts(problem, Limits(variables=8), seed=seed, rounds=4, restarts=1)
+        assert found.energy == pytest.approx(float(problem.energy(found.state))) and found.energy < 0
+    for options in ({"seed": 0.5}, {"rounds": 2.5}, {"restarts": -1}, {"patience": "3"}):
+        with pytest.raises((TypeError, ValueError), match=f"{next(iter(options))} must be"):
+            solve_by_parts(problem, Limits(variables=8), **({"seed": 0} | options))

@@ -98,3 +98,9 @@ def test_bad_landscapes_are_refused():
         solve_ring(random_landscape(8, 2, seed=0, ring=False))
     with pytest.raises(ValueError, match="num_neighbors"):
         ring_windows(3, 3)
+
+
+@pytest.mark.parametrize(("state", "message"), [([-1, 1, 1], "there is -1"), ([0, 1], "an axis of 3 variables"), (0, "axis")])
+def test_what_is_no_state_has_no_energy(state, message):
+    with pytest.raises(ValueError, match=message):
+        random_landscape(3, 1, seed=0).energy(np.array(state))

@@ -71,6 +71,7 @@ def test_a_mask_and_its_arrays_by_site_are_the_same_gates_and_windows_may_be_lis
     [
         ({"fc1": np.zeros(5)}, r"mask\['fc1'\] has shape \(5,\); 'fc1' has 8 neurons"),
         ({"fc1": np.zeros((2, 8))}, r"has shape \(2, 8\); 'fc1' has 8 neurons"),
+        ({"fc1": np.full(8, 0.3)}, r"mask\['fc1'\] must be 0 or 1 for each variable; there is 0.3"),
         ({"qq": np.zeros(8)}, r"mask names \['qq'\], where the network has no gates; it has them at \['fc1'\]"),
     ],
 )

@@ -121,6 +121,24 @@ def test_a_cached_embedding_is_used_and_validated_when_the_graph_changes(tmp_pat
     checked(problem, embed(problem, target, seed=0, cache=cache), target)
 
 
+@pytest.mark.parametrize("problem", [clique(6), ring(30)], ids=["clique", "ring"])
+def test_a_cached_embedding_that_is_none_is_not_believed(tmp_path, problem):
+    cache, target = EmbeddingCache(tmp_path), TARGETS[0]
+    qubits = sorted(target.graph)[: problem.size]
+    cache.store(couplings_of(problem).key, target.topology, target.graph_id, [[qubit] for qubit in qubits], "minorminer")
+    checked(problem, embed(problem, target, seed=0, cache=cache), target)
+    cache.store(couplings_of(problem).key, target.topology, target.graph_id, [[qubit] for qubit in qubits], "minorminer")
+    found = pack([problem], target, seed=0, cache=cache)
+    assert found == pack([problem], target, seed=0)
+    checked(problem, found.embedding_of(0), target)
+
+
+@pytest.mark.parametrize("make", [dwave_graphs.zephyr_graph, dwave_graphs.pegasus_graph])
+def test_graphs_of_coordinates_are_refused(make):
+    with pytest.raises(ValueError, match="qubits must be numbers; make the graph without coordinates"):
+        embed(clique(4), make(3, coordinates=True), seed=0)
+
+
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

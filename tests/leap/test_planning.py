@@ -187,6 +187,18 @@ def test_models_are_taken_too():
         leap.plan([{}], "zephyr:2", seed=0)  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("vartype", ["BINARY", "SPIN"])
+def test_labels_whose_strings_are_the_same_come_back(service, tmp_path, vartype):
+    model = dimod.BinaryQuadraticModel({0: 1.0, "0": -2.0, (0,): 0.5, "(0,)": -0.25}, {(0, "0"): -0.5}, 0.0, vartype)
+    quantum = leap.LeapSampler(service[1], budget_seconds=0.1, folder=tmp_path, patience=QUICK)
+    found = quantum.sample(model, seed=0)
+    assert found.first.sample == dimod.ExactSolver().sample(model).first.sample and quantum.spent > 0
+    held = quantum.results[0]  # 0 or 1 in the order of the model's variables, for SPIN too
+    values = held.states[0].astype(int) if vartype == "BINARY" else 2 * held.states[0].astype(int) - 1
+    assert model.energy((values, list(model.variables))) == pytest.approx(held.energies[0])
+    assert leap.plan(model, "zephyr:2", seed=0).problems[0].names == ("0", "1", "2", "3")
+
+
 def test_descriptions_can_be_saved(tmp_path, service):
     server, sampler = service
     described(sampler).save(tmp_path / "solver.json")
@@ -220,6 +232,45 @@ def test_the_sampler_spends_no_more_than_its_budget(service, tmp_path):
         solve(random_problem(7, 8), again, seed=0)
 
 
+def test_a_call_made_again_pays_once_and_is_counted_once(tmp_path):
+    model = random_problem(8, 3).to_bqm()
+    with LoopbackLeap(size=3, seed=2) as server, DWaveSampler(**server.config) as sampler:
+        quantum = leap.LeapSampler(sampler, budget_seconds=0.1, folder=tmp_path, patience=QUICK)
+        answers = [quantum.sample(model, seed=0) for _ in range(4)]
+        assert len(server.jobs) == len(quantum.results) == 1 and quantum.spent == pytest.approx(server.qpu_seconds)
+        assert [answer.info["qpu_seconds"] for answer in answers] == pytest.approx([server.qpu_seconds, 0.0, 0.0, 0.0])
+        assert len({answer.info["answered_by"] for answer in answers}) == 1 and quantum.left_to_local == 0
+        other = quantum.sample(random_problem(8, 4).to_bqm(), seed=0, num_reads=20)
+        assert other.info["qpu_seconds"] == pytest.approx(server.qpu_seconds - answers[0].info["qpu_seconds"])
+        assert quantum.spent == pytest.approx(server.qpu_seconds) and len(server.jobs) == 2
+        last = quantum.sample(random_problem(8, 5).to_bqm(), seed=0)  # the budget is spent; what is paid for can still be had
+        assert last.info["answered_by"] == "local annealer" and last.info["qpu_seconds"] == 0.0
+        again = quantum.sample(model, seed=0)
+        assert again.info["answered_by"] == answers[0].info["answered_by"] and again.first.energy == answers[0].first.energy
+        late = leap.LeapSampler(sampler, budget_seconds=0.1, folder=tmp_path, patience=QUICK)
+        assert late.sample(model, seed=0).info["qpu_seconds"] == 0.0 < late.spent  # paid for by an earlier process
+        assert len(server.jobs) == 2 and server.qpu_seconds <= 0.1 and quantum.spent == pytest.approx(server.qpu_seconds)
+
+
+def test_what_was_sent_before_a_failure_is_counted(tmp_path):
+    model = random_problem(8, 3).to_bqm()
+    with LoopbackLeap(size=3, seed=2) as server, DWaveSampler(**server.config) as sampler:
+        quantum = leap.LeapSampler(sampler, budget_seconds=0.2, folder=tmp_path, patience=QUICK)
+        sent = []
+
+        def interrupted(*args, **options):
+            sent.append(found := submit(*args, **options))
+            raise KeyboardInterrupt(found)
+
+        submit = leap.Plan.submit
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leap.Plan, "submit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                quantum.sample(model, seed=0)
+        assert sent and quantum.spent == pytest.approx(server.qpu_seconds) and server.qpu_seconds > 0
+        assert quantum.sample(model, seed=0).info["qpu_seconds"] == 0.0 and len(server.jobs) == 1
+
+
 def test_a_solver_gone_between_plan_and_submit_costs_nothing_and_can_come_back(tmp_path):
     with LoopbackLeap(size=2) as server, DWaveSampler(**server.config) as sampler:
         made = leap.plan(random_problem(6, 0), sampler, seed=0, starts=[np.zeros(6, bool)], cover="all")
@@ -242,6 +293,81 @@ def test_a_plan_is_told_from_one_of_other_problems(service):
     moved = replace(problem, offset=problem.offset + 1.0)
     first, other = (leap.plan(one, sampler, seed=0, cover="all") for one in (problem, moved))
     assert first.fingerprint == leap.plan(problem, sampler, seed=0, cover="all").fingerprint != other.fingerprint
+
+
+def test_covers_that_there_are_not_plan_nothing(service):
+    problem, starts = random_problem(30, 0), [np.zeros(30, bool)]
+    with pytest.raises(ValueError, match="cover must be 'contested' or 'all'; it is 'contestd'"):
+        leap.plan(problem, "zephyr:3", seed=0, cover="contestd")
+    with pytest.raises(ValueError, match="cover must be 'contested' or 'all'"):
+        leap.LeapSampler(service[1], budget_seconds=1.0, cover="contestd").sample(problem.to_bqm(), seed=0)
+    with pytest.raises(ValueError, match="not known of starts"):
+        leap.plan(problem, "zephyr:3", seed=0, starts=starts, cover="contested")
+    default, everything = (leap.plan(problem, "zephyr:3", seed=0, starts=starts, cover=cover) for cover in (None, "all"))
+    assert default.fingerprint == everything.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (np.ones(8), r"starts\[1\] keeps 8 units; the problem keeps 3"),
+        (np.array([-1, 1] * 4), r"starts\[1\] must be 0 or 1 for each variable; there is -1"),
+        (np.ones(7), r"starts\[1\] must be 0 or 1 for each of 8 variables; its shape is \(7,\)"),
+    ],
+)
+def test_starts_that_are_no_states_of_their_problem(start, message):
+    with pytest.raises(ValueError, match=message):
+        leap.plan([random_problem(4, 0), random_problem(8, 1, num_kept=3)], "zephyr:2", seed=0, starts=[np.zeros(4), start])
+
+
+def test_two_parts_of_a_problem_are_sent_unless_all_are_asked_for():
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.choice([-1.0, 1.0], (60, 60)), 1)
+    glass = Problem(np.zeros(60), upper + upper.T)
+    limits = Limits(variables=4)
+    found = leap.plan(glass, "zephyr:3", seed=0, limits=limits)
+    everything = leap.plan(glass, "zephyr:3", seed=0, limits=limits, cover="all")
+    assert len(found.parts) == 2 < len(everything.parts)
+    assert sorted(np.concatenate([part.variables for part in everything.parts]).tolist()) == list(range(60))
+
+
+@pytest.mark.parametrize("reversals", [0, 1, 4, 10])
+def test_reversals_share_the_reads_of_a_job(problems, reversals):
+    made = leap.plan(problems, "zephyr:3", seed=0, num_reads=10, spin_reversals=reversals)
+    reads = [job.params["num_reads"] for job in made.jobs]
+    assert len(reads) == max(reversals, 1) and sum(reads) == 10 and max(reads) - min(reads) <= 1
+    device = described("zephyr:3")
+    assert [job.seconds for job in made.jobs] == [device.seconds(job.qubits.size, job.params) for job in made.jobs]
+    with pytest.raises(ValueError, match="spin_reversals is 30, but a job has 10 reads"):
+        leap.plan(problems, "zephyr:3", seed=0, num_reads=10, spin_reversals=30)
+
+
+def test_numbers_of_numpy_are_those_of_python(service, problems, tmp_path):
+    _, sampler = service
+    made = leap.plan(
+        problems, sampler, seed=np.int64(0), num_reads=np.int64(20), annealing_time=np.float32(5), spin_reversals=np.int8(1)
+    )
+    assert made.fingerprint == leap.plan(problems, sampler, seed=0, num_reads=20, annealing_time=5.0).fingerprint
+    told = {"budget_seconds": np.float32(1), "ledger": tmp_path / "jobs.sqlite", "solver": sampler, "patience": QUICK}
+    assert not made.submit(**told).unresolved
+
+
+def test_numbers_that_cannot_be_are_refused_by_name(service, problems, tmp_path):
+    for options, message in (
+        ({"seed": 2.7}, "seed must be a whole number; it is 2.7"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"num_reads": 20.5}, "num_reads must be a whole number; it is 20.5"),
+        ({"spin_reversals": -1}, "spin_reversals must be at least 0"),
+        ({"annealing_time": "5"}, "annealing_time must be a number"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            leap.plan(problems, "zephyr:3", **({"seed": 0} | options))
+    quantum = leap.LeapSampler(service[1], budget_seconds=np.float32(1), folder=tmp_path)
+    with pytest.raises(TypeError, match=r"seed must be a whole number; it is 2\.7"):
+        quantum.sample(problems[0].to_bqm(), seed=2.7)
+    for budget in (0, -1.0, np.nan, "1", None):
+        with pytest.raises(LeapError, match="budget_seconds must be above 0"):
+            leap.LeapSampler(service[1], budget_seconds=budget)
 
 
 def test_sparse_parts_alone_are_planned():

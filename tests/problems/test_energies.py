@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from annealsubnet.decompose import Limits, decompose
 from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import as_network
-from annealsubnet.problems import Problem, Support, fan_in_problem, gate_problem, site_problem, sparsify
+from annealsubnet.problems import LowRankProblem, Problem, Support, fan_in_problem, gate_problem, site_problem, sparsify
 from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
 
 
@@ -194,3 +195,47 @@ def test_problems_agree_with_dimod(setting, tmp_path):
     best = dimod.ExactCQMSolver().sample_cqm(problem.to_cqm()).filter(lambda row: row.is_feasible).first
     least = problem.energy(states[states.sum(1) == 2]).min()
     np.testing.assert_allclose(best.energy, least, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([-1, 1], "there is -1"),
+        ([0.5, 1], "there is 0.5"),
+        ([np.nan, 1], "there is nan"),
+        ([1, 0, 1], "2 variables"),
+        (1, "axis"),
+    ],
+)
+def test_what_is_no_state_is_refused_at_every_door(state, message):
+    problem = Problem(np.array([1.0, 2.0]), np.zeros((2, 2)))
+    low_rank = LowRankProblem(np.ones((2, 1)), np.zeros(1), np.zeros(2))
+    part = decompose(problem, Limits(), seed=0).part(0, np.zeros(2))
+    for door in (
+        problem.energy,
+        low_rank.energy,
+        low_rank.outputs,
+        lambda state: low_rank.part(np.array([0]), state),
+        lambda state: sparsify(problem, np.eye(2) == 0, at=state),
+        part.energies,
+    ):
+        with pytest.raises(ValueError, match=message):
+            door(np.array(state))
+
+
+def test_neighborhoods_of_what_is_no_number():
+    couplings = random_problem(6, 0).couplings
+    with pytest.raises(TypeError, match="degree"):
+        strongest(couplings, degree=2.5)
+    with pytest.raises(ValueError, match="degree must be at least 0"):
+        strongest(couplings, degree=-1)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="couplings must be finite; 1 are NaN or infinite"):
+            strongest(np.where(np.arange(36).reshape(6, 6) == 4, value, couplings), degree=2)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.int8, np.float32, np.float64, list])
+def test_states_of_every_kind_are_the_same(kind):
+    problem = Problem(np.array([1.0, 2.0]), np.array([[0.0, 4.0], [4.0, 0.0]]))
+    states = [[0, 1], [1, 1]] if kind is list else np.array([[0, 1], [1, 1]], kind)
+    assert problem.energy(states).tolist() == [2.0, 7.0]

@@ -68,3 +68,12 @@ def test_what_does_not_fit_is_refused():
         LowRankProblem(np.full((3, 2), np.nan), np.zeros(2), np.zeros(3))
     with pytest.raises(ValueError, match="start"):
         exchange_weights(problem(0), np.ones(3, bool), seed=0)
+
+
+def test_arrays_that_are_given_stay_as_they_are():
+    given = np.ones((3, 2), np.float32), np.zeros(2, np.float32), np.zeros(3), np.zeros(3, np.int64)
+    found = LowRankProblem(*given)
+    for name, array in zip(("factor", "residual", "cost", "group"), given, strict=True):
+        assert array.flags.writeable and np.shares_memory(getattr(found, name), array)
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(found, name)[0] = 1
