@@ -169,6 +169,11 @@ class Annealer(dimod.Sampler, dimod.Initialized):
         Returns:
             States and energies of every read.
 
+        Raises:
+            TypeError: for counts that are no whole numbers.
+            ValueError: for arrays that do not fit together or are not finite, couplings that are not symmetric, and options
+                that do not fit the problems.
+
         Example:
             >>> import numpy as np
             >>> rng = np.random.default_rng(0)
