@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from annealsubnet.solvers.compiled import Compiled, Energy, Groups, compile_energy
+from annealsubnet.solvers.compiled import Compiled, Energy, Groups, centered, compile_energy
 from annealsubnet.solvers.lanes import anneal_reads_in_lanes
 from annealsubnet.solvers.options import NUM_READS, Options
 from annealsubnet.solvers.reads import anneal_reads
@@ -39,6 +39,7 @@ class Annealed:
 
 def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options, seed: int) -> Annealed:
     """Anneal from the given states (0 or 1, one row a read)."""
+    exact, energy = energy, centered(energy, groups)
     betas = options.betas(lambda: _range(energy, groups, states, options, seed))
     on_device = energy.size > 0 and _on_device(energy, options)
     if on_device:
@@ -74,7 +75,7 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         "tabu_steps": int(counts[used, 4].sum()),
         "stopped_by": reason or ("target" if found.size else None),
     }
-    return Annealed(answer, energy.of(answer), info)
+    return Annealed(answer, exact.of(answer), info)
 
 
 def _run(
@@ -145,7 +146,7 @@ def _range(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
 
 def _default_range(energy: Energy, groups: Groups) -> tuple[float, float]:
     kept = groups.counts.sum() / max(int((groups.member >= 0).sum()), 1)
-    exchanged = groups.counts.size > 0 and bool((groups.member >= 0).all())
+    exchanged = groups.counts.size > 0 and groups.member.size > 0 and bool((groups.member >= 0).all())
     return default_beta_range(energy.linear, energy.couplings, kept_share=float(kept) if exchanged else None)
 
 

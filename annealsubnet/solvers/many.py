@@ -115,6 +115,7 @@ def sample_many(
             state == "best",
             begin,
             end,
+            stop,
             out,
         )
 
@@ -157,6 +158,15 @@ def _pack(linear: Any, couplings: Any, scales: Any) -> _Packed:
             total = values.sum()
         if not np.isfinite(total) and not np.isfinite(values).all():
             raise ValueError(f"{name} holds {int((~np.isfinite(values)).sum())} values that are NaN or infinite.")
+    size = float(sizes.max(initial=0))
+    one, pair, scale = (
+        max(values.max(initial=0.0), -values.min(initial=0.0)) for values in (flat_linear, packed.couplings, packed.scales)
+    )
+    with np.errstate(over="ignore"):
+        if not np.isfinite(size * one + size**2 * pair * scale**2):
+            raise ValueError(
+                "energies of the problems may overflow: the sizes of their biases add up to infinity; divide them."
+            )
     return packed
 
 

@@ -32,6 +32,7 @@ References:
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,10 @@ def default_beta_range(linear: np.ndarray, couplings: Any, *, kept_share: float 
     Returns:
         Inverse temperatures, hot first; both 1 where nothing depends on the state.
     """
+    unit = _unit(linear, couplings)
+    if unit != 1.0:
+        hot, cold = default_beta_range(linear / unit, couplings / unit, kept_share=kept_share)
+        return min(hot / unit, sys.float_info.max), min(cold / unit, sys.float_info.max)
     changes, restless = typical_changes(linear, couplings, kept_share=kept_share)
     moving = changes[restless & (changes > 0)]
     if moving.size == 0:
@@ -109,6 +114,13 @@ def settled_beta_range(linear: np.ndarray, couplings: Any, state: np.ndarray) ->
     """
     mean = float(np.abs(linear + couplings @ np.asarray(state, np.float64)).mean()) if linear.size else 0.0
     return (1.0 / mean, SETTLED / mean) if mean > 0 else (1.0, 1.0)
+
+
+def _unit(linear: np.ndarray, couplings: Any) -> float:
+    """What biases are divided by so that squares of them neither overflow nor vanish: 1 unless they are out of the ordinary."""
+    stored = couplings.data if scipy.sparse.issparse(couplings) else couplings
+    largest = max(float(max(values.max(initial=0.0), -values.min(initial=0.0))) for values in (linear, stored))
+    return 1.0 if largest == 0.0 or 1e-120 < largest < 1e120 else 2.0 ** math.floor(math.log2(largest))
 
 
 def _grain(linear: np.ndarray, couplings: Any) -> float:
