@@ -48,3 +48,14 @@ def test_descents_of_real_biases_end():
         bqm = dimod.BinaryQuadraticModel(rng.normal(size=60), upper + upper.T, 0.0, "BINARY")
         found = Annealer().sample(bqm, num_reads=4, num_sweeps=0, seed=seed)
         assert all(lowest_flip(bqm, state) >= -1e-5 for state in found.record.sample)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_replicas": 3}, {"num_kept": 2}, {"num_tabu_sweeps": 4}])
+def test_without_time_the_state_that_comes_back_has_descended(options):
+    bqm = dimod.BinaryQuadraticModel({0: -1.0, 1: -3.0, 2: -2.0}, {}, 0.0, "BINARY")
+    for seed in range(5):
+        found = Annealer().sample(bqm, num_reads=5, seed=seed, time_limit=0, **options)
+        assert found.info["stopped_by"] == "time_limit"
+        assert found.first.energy == (-5.0 if "num_kept" in options else -6.0)
+    last = Annealer().sample(bqm, initial_states={0: 1, 1: 0, 2: 0}, num_reads=1, time_limit=0, state="last", seed=0)
+    assert len(last) == 1
