@@ -94,11 +94,24 @@ def sample_presolved(
     for variable, value in found.fixed.items():
         states[:, columns[variable]] = value
     part: dict[str, Any] = {"presolve": False, "num_reads": num_reads}
-    info: dict[str, Any] = {}
+    infos = []
     for index, component in enumerate(found.components):
         sampleset = sample(component, dataclasses.replace(options, seed=seed + index, **part))
         order = np.argsort(sampleset.record.energy, kind="stable")
         states[:, [columns[variable] for variable in sampleset.variables]] = sampleset.record.sample[order]
-        info = info or dict(sampleset.info)
-    info |= {"seed": seed, "fixed": len(found.fixed), "components": len(found.components)}
+        infos.append(sampleset.info)
+    info = _together(infos) | {"seed": seed, "fixed": len(found.fixed), "components": len(found.components)}
     return dimod.SampleSet.from_samples_bqm((states, list(bqm.variables)), bqm, info=info, sort_labels=False)
+
+
+def _together(infos: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all components took: sums, the widest range of temperatures, and every kernel that ran."""
+    ranges = [info["beta_range"] for info in infos if info["beta_range"] is not None]
+    together: dict[str, Any] = {
+        "beta_range": (min(hot for hot, _ in ranges), max(cold for _, cold in ranges)) if ranges else None,
+        "kernel": ", ".join(sorted({info["kernel"] for info in infos})) or None,
+    }
+    for name in ("sweeps", "moves_tried", "moves_accepted", "tabu_steps"):
+        together[name] = sum(info[name] for info in infos)
+    seconds = ("prepare", "anneal", "collect")
+    return together | {"stopped_by": None, "seconds": {step: sum(info["seconds"][step] for info in infos) for step in seconds}}

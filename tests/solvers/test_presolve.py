@@ -40,3 +40,23 @@ def test_a_zero_between_two_components_couples_nothing():
     components = presolve(bqm).components
     assert [set(component.variables) for component in components] == [{"a", "b"}, {"c", "d"}]
     assert Annealer().sample(bqm, presolve=True, num_reads=2, seed=0).first.energy == -2.0
+
+
+def test_info_is_of_all_components():
+    pairs = {(i, i + 1): 1.0 for i in range(5)} | {(0, 2): 1.0, (10, 11): 8.0, (11, 12): 8.0, (10, 12): 8.0}
+    bqm = dimod.BinaryQuadraticModel({}, pairs, 0.0, "SPIN")
+    options = {"num_reads": 3, "num_sweeps": 7, "seed": 0}
+    info = Annealer().sample(bqm, presolve=True, **options).info
+    parts = [Annealer().sample(part, **options | {"seed": i}).info for i, part in enumerate(presolve(bqm).components)]
+    assert info["components"] == len(parts) == 2
+    for name in ("sweeps", "moves_tried", "moves_accepted"):
+        assert info[name] == sum(part[name] for part in parts)
+    assert info["beta_range"] == (parts[1]["beta_range"][0], parts[0]["beta_range"][1])
+    settled = Annealer().sample(dimod.BinaryQuadraticModel({"a": 1.0}, {}, 0.0, "SPIN"), presolve=True, **options).info
+    assert (settled["fixed"], settled["components"], settled["sweeps"], settled["kernel"]) == (1, 0, 0, None)
+
+
+def test_biases_that_are_not_finite_are_refused_as_without_presolve():
+    bqm = dimod.BinaryQuadraticModel({"a": np.nan, "b": 1.0}, {("a", "b"): 1.0}, 0.0, "SPIN")
+    with pytest.raises(ValueError, match="bias of variable 'a' is nan"):
+        Annealer().sample(bqm, presolve=True, seed=0)
