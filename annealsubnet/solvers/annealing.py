@@ -10,7 +10,7 @@ import scipy.sparse
 
 from annealsubnet.solvers.compiled import Compiled, Energy, Groups, centered, compile_energy
 from annealsubnet.solvers.lanes import anneal_reads_in_lanes
-from annealsubnet.solvers.options import NUM_READS, Options
+from annealsubnet.solvers.options import NUM_READS, ONLY_NUMBA, Options
 from annealsubnet.solvers.reads import anneal_reads
 from annealsubnet.solvers.running import Stops, keys_for, run_reads
 from annealsubnet.solvers.schedules import default_beta_range, settled_beta_range
@@ -158,8 +158,7 @@ def _on_device(energy: Energy, options: Options) -> bool:
     """Whether JAX's kernels are asked for, or JAX is at hand with an accelerator and many reads of many flips are worth it."""
     if options.backend != "auto":
         return options.backend == "jax"
-    not_there = ("num_kept", "groups", "target", "time_limit", "interrupt_function", "num_replicas", "num_tabu_sweeps")
-    given = options.exchanges or any(getattr(options, name) is not None for name in not_there)
+    given = options.exchanges or any(getattr(options, name) is not None for name in ("num_kept", *ONLY_NUMBA))
     width = float(energy.size) * (options.num_reads or NUM_READS)
     if "jax" not in sys.modules or given or width < _DEVICE_WIDTH or width * options.sweeps < _DEVICE_WORK:
         return False

@@ -154,7 +154,9 @@ def checked_range(beta_range: Sequence[float]) -> tuple[float, float]:
     Raises:
         ValueError: unless it has two positive numbers of which the second is no smaller.
     """
+    if isinstance(beta_range, str):
+        raise ValueError(f"beta_range must be (hot, cold); it is {beta_range!r}.")
     values = tuple(float(beta) for beta in beta_range)
     if len(values) != 2 or not 0.0 < values[0] <= values[1]:
-        raise ValueError(f"beta_range must be (hot, cold) with 0 < hot <= cold; it is {tuple(beta_range)}.")
+        raise ValueError(f"beta_range must be (hot, cold) with 0 < hot <= cold; it is {values}.")
     return values
