@@ -32,7 +32,6 @@ References:
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +41,8 @@ import scipy.sparse
 HOT = 1 / 2
 COLD = 1 / 24
 SETTLED = 50.0
+# What inverse temperatures of biases near the smallest float are cut to.
+_COLDEST = 1e308
 
 
 def typical_changes(linear: np.ndarray, couplings: Any, *, kept_share: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +84,7 @@ def default_beta_range(linear: np.ndarray, couplings: Any, *, kept_share: float 
     unit = _unit(linear, couplings)
     if unit != 1.0:
         hot, cold = default_beta_range(linear / unit, couplings / unit, kept_share=kept_share)
-        return min(hot / unit, sys.float_info.max), min(cold / unit, sys.float_info.max)
+        return min(hot / unit, _COLDEST), min(cold / unit, _COLDEST)
     changes, restless = typical_changes(linear, couplings, kept_share=kept_share)
     moving = changes[restless & (changes > 0)]
     if moving.size == 0:

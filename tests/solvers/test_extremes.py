@@ -68,13 +68,15 @@ def test_the_default_range_scales_with_the_energy(sparse):
         np.testing.assert_array_equal(Annealer().sample(scaled, num_reads=4, num_sweeps=50, seed=0).record.sample, reference)
 
 
-def test_energies_that_overflow_are_refused():
+def test_energies_that_overflow_are_refused_and_only_those():
     huge = {"a": 1e308, "b": -1e308, "c": 1e308}
     bqm = dimod.BinaryQuadraticModel(huge, {("a", "b"): -1e308, ("b", "c"): 1e308}, 0.0, "SPIN")
     with pytest.raises(ValueError, match="energies of the model overflow"):
         Annealer().sample(bqm, seed=0)
     with pytest.raises(ValueError, match="energies of the problems may overflow"):
         Annealer().sample_many(np.full((1, 4), 1e308), np.zeros((1, 4, 4)), seed=0)
+    tiny = dimod.BinaryQuadraticModel({"a": -1e-310, "b": 2e-310}, {("a", "b"): -3e-310}, 0.0, "BINARY")
+    assert Annealer().sample(tiny, seed=0).first.energy == pytest.approx(-2e-310)
     alone = dimod.BinaryQuadraticModel({"a": 1e308, "b": -1e307}, {}, 0.0, "BINARY")
     assert Annealer().sample(alone, seed=0).first.energy == -1e307
 
