@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.decompose.rounds import exchanged
 from annealsubnet.problems import Problem
 from annealsubnet.solvers.compiled import energy_of
@@ -79,7 +80,7 @@ def solve_by_price(
         A state with exactly `num_kept` units.
 
     Raises:
-        ValueError: for a problem without `num_kept`, or states that do not fit it.
+        ValueError: for a problem without `num_kept`, states that do not fit it, or no price or round.
 
     Example:
         >>> from annealsubnet.solvers import solve
@@ -90,6 +91,7 @@ def solve_by_price(
     """
     if problem.num_kept is None:
         raise ValueError("the problem keeps any number; give it a num_kept, or solve it without a price.")
+    prices, rounds = check_whole("prices", prices, 1), check_whole("rounds", rounds, 1)
     wanted = problem.num_kept
     reach = np.abs(problem.linear) + np.asarray(abs(problem.couplings).sum(axis=1)).ravel()
     low, high = -float(reach.max(initial=0.0)) - 1.0, float(reach.max(initial=0.0)) + 1.0

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
-from annealsubnet.solvers.compiled import Compiled, Energy, Groups, compile_energy
+from annealsubnet.solvers.compiled import Compiled, Energy, Groups, centered, compile_energy
 from annealsubnet.solvers.lanes import anneal_reads_in_lanes
-from annealsubnet.solvers.options import NUM_READS, Options
+from annealsubnet.solvers.options import NUM_READS, ONLY_NUMBA, Options
 from annealsubnet.solvers.reads import anneal_reads
 from annealsubnet.solvers.running import Stops, keys_for, run_reads
 from annealsubnet.solvers.schedules import default_beta_range, settled_beta_range
@@ -20,6 +21,8 @@ from annealsubnet.solvers.vectors import LANES
 # Proposals from which an accelerator is worth its compilation and transfers, and variables of all reads from which its sweep
 # takes longer than the launches of its kernels (docs/performance.md).
 _DEVICE_WORK, _DEVICE_WIDTH = 1e9, 1e6
+# By which share of itself an energy may miss the target in the kernels, which round biases to float32, and in float64.
+_LENIENCE, _ROUNDING = 1e-6, 1e-12
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Annealed:
 
 def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options, seed: int) -> Annealed:
     """Anneal from the given states (0 or 1, one row a read)."""
+    exact, energy = energy, centered(energy, groups)
     betas = options.betas(lambda: _range(energy, groups, states, options, seed))
     on_device = energy.size > 0 and _on_device(energy, options)
     if on_device:
@@ -48,13 +52,24 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         states = anneal_on_device(energy, groups, states, betas, seed, keep_best=keep_best)
         options = dataclasses.replace(options, beta_schedule=(), beta_range=None, num_sweeps=0)
     compiled = compile_energy(energy, groups, exchanges=options.exchanges)
-    states = np.ascontiguousarray(states[:, compiled.order])
-    counts = np.zeros((len(states), 5), np.int64)
+    start = np.ascontiguousarray(states[:, compiled.order])
+    states, counts = start.copy(), np.zeros((len(start), 5), np.int64)
     left = betas[:0] if on_device else betas
     reason = _run(compiled, energy, states, counts, left, options, seed) if energy.size else None
+    met = _first_met(exact, compiled, states, counts, options.target)
+    if reason is None and met is None and counts[:, 2].any():
+        # In float32 a read met the target, in float64 none did: on from that read (or its sixteen), stopping at none.
+        again = int(np.flatnonzero(counts[:, 2])[0])
+        again -= again % LANES if _in_lanes(compiled, len(states), options) else 0
+        states[again:], counts[again:] = start[again:], 0
+        unmet = dataclasses.replace(options, target=None)
+        reason = _run(compiled, energy, states, counts, left, unmet, seed, begin=again)
+        met = _first_met(exact, compiled, states, counts, options.target)
+    if energy.size and options.state == "best" and not counts[:, 3].any():
+        still = (keys_for(seed, 1), True, -np.inf, np.zeros(1, np.int64), states, 0, 1, counts)
+        anneal_reads(compiled.model, compiled.moves, np.zeros(0, np.float32), *still)
     counts[:, 0] += betas.size if on_device else 0
-    found = np.flatnonzero(counts[:, 2])
-    end = int(found[0]) + 1 if found.size and reason is None else len(states)
+    end = len(states) if met is None or reason else met + 1
     used = np.flatnonzero(counts[:end, 3]) if energy.size else np.arange(end)
     used = used if used.size else np.arange(1)
     answer = np.empty((used.size, energy.size), np.int8)
@@ -72,9 +87,9 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         "moves_tried": int(counts[used, 0].sum()) * _moves_a_sweep(groups, options),
         "moves_accepted": int(counts[used, 1].sum()),
         "tabu_steps": int(counts[used, 4].sum()),
-        "stopped_by": reason or ("target" if found.size else None),
+        "stopped_by": reason or (None if met is None else "target"),
     }
-    return Annealed(answer, energy.of(answer), info)
+    return Annealed(answer, exact.of(answer), info)
 
 
 def _run(
@@ -85,15 +100,18 @@ def _run(
     betas: np.ndarray,
     options: Options,
     seed: int,
+    *,
+    begin: int = 0,
 ) -> str | None:
+    """Anneal the states from `begin` on in place; what ended that early."""
     with np.errstate(divide="ignore"):
         temperatures = (1.0 / (betas * compiled.scale)).astype(np.float32)
     target = -np.inf if options.target is None else (options.target - energy.offset) / compiled.scale
-    target += 1e-6 * abs(target) if np.isfinite(target) else 0.0
-    keys = keys_for(seed, len(states))
-
+    target += 0.0 if np.isinf(target) or _is_exact(energy, compiled.scale) else _LENIENCE * abs(target)
+    keys = keys_for(seed, len(states))[begin:]
     num_steps = (options.num_tabu_sweeps or 0) * energy.size
     best, in_lanes = options.state == "best", _in_lanes(compiled, len(states), options)
+    states, counts = states[begin:], counts[begin:]
 
     def kernel(begin: int, end: int, stop: np.ndarray) -> None:
         model, moves = compiled.model, compiled.moves
@@ -117,12 +135,30 @@ def _run(
     )
 
 
+def _is_exact(energy: Energy, scale: float) -> bool:
+    """Whether float32 holds every bias to the last bit, as it does integers up to 2**24."""
+    stored = energy.couplings.data if scipy.sparse.issparse(energy.couplings) else energy.couplings
+    return all(((values / scale).astype(np.float32) == values / scale).all() for values in (energy.linear, stored))
+
+
+def _first_met(energy: Energy, compiled: Compiled, states: np.ndarray, counts: np.ndarray, target: float | None) -> int | None:
+    """The first read whose energy in float64 is no more than the target; reads behind one that stopped are not looked at."""
+    if target is None:
+        return None
+    flagged = np.flatnonzero(counts[:, 2])
+    done = int(flagged[0]) + 1 if flagged.size else len(states)
+    ordered = np.empty((done, energy.size), np.int8)
+    ordered[:, compiled.order] = states[:done]
+    rounding = _ROUNDING * (abs(target) + abs(energy.offset)) if np.isfinite(target) else 0.0
+    met = np.flatnonzero((energy.of(ordered) <= target + rounding) & ((counts[:done, 3] > 0) | (energy.size == 0)))
+    return int(met[0]) if met.size else None
+
+
 def _on_device(energy: Energy, options: Options) -> bool:
     """Whether JAX's kernels are asked for, or JAX is at hand with an accelerator and many reads of many flips are worth it."""
     if options.backend != "auto":
         return options.backend == "jax"
-    not_there = ("num_kept", "groups", "target", "time_limit", "interrupt_function", "num_replicas", "num_tabu_sweeps")
-    given = options.exchanges or any(getattr(options, name) is not None for name in not_there)
+    given = options.exchanges or any(getattr(options, name) is not None for name in ("num_kept", *ONLY_NUMBA))
     width = float(energy.size) * (options.num_reads or NUM_READS)
     if "jax" not in sys.modules or given or width < _DEVICE_WIDTH or width * options.sweeps < _DEVICE_WORK:
         return False
@@ -145,7 +181,7 @@ def _range(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
 
 def _default_range(energy: Energy, groups: Groups) -> tuple[float, float]:
     kept = groups.counts.sum() / max(int((groups.member >= 0).sum()), 1)
-    exchanged = groups.counts.size > 0 and bool((groups.member >= 0).all())
+    exchanged = groups.counts.size > 0 and groups.member.size > 0 and bool((groups.member >= 0).all())
     return default_beta_range(energy.linear, energy.couplings, kept_share=float(kept) if exchanged else None)
 
 

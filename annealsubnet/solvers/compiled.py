@@ -12,11 +12,14 @@ import dimod
 import numpy as np
 import scipy.sparse
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.solvers.vectors import LANES
 
 # A dense row costs a sixteenth of an operation a column, a sparse one about two a coupling.
 _DENSE_SHARE = 1 / 24
 _DENSE_LIMIT = 20_000
+# A mean of linear biases hides their differences from here on, in units of the largest of them and of the couplings.
+HIDING = 1e3
 
 
 @dataclass(frozen=True)
@@ -130,19 +133,60 @@ def energy_of(bqm: dimod.BinaryQuadraticModel) -> Energy:
     """The arrays of a model in BINARY variables, in the order of `bqm.variables`, dense where that is faster.
 
     Raises:
-        ValueError: naming the first variable or pair whose bias is NaN or infinite.
+        ValueError: naming the first variable or pair whose bias is NaN or infinite, or for energies that overflow.
     """
     size = bqm.num_variables
     vectors = bqm.to_numpy_vectors(variable_order=list(bqm.variables))
     linear, values = (np.asarray(biases, np.float64) for biases in (vectors.linear_biases, vectors.quadratic.biases))
     rows, columns, offset = vectors.quadratic.row_indices, vectors.quadratic.col_indices, float(vectors.offset)
     _check_finite(bqm, linear, rows, columns, values, offset)
-    if bqm.vartype is dimod.SPIN:
-        # s = 2 x - 1: h s + J s t = 2 h x - h + 4 J x y - 2 J x - 2 J y + J.
-        offset += float(values.sum() - linear.sum())
-        half = np.bincount(rows, values, size) + np.bincount(columns, values, size)
-        linear, values = 2.0 * linear - 2.0 * half, 4.0 * values
+    with np.errstate(over="ignore", invalid="ignore"):
+        if bqm.vartype is dimod.SPIN:
+            # s = 2 x - 1: h s + J s t = 2 h x - h + 4 J x y - 2 J x - 2 J y + J.
+            offset += float(values.sum() - linear.sum())
+            half = np.bincount(rows, values, size) + np.bincount(columns, values, size)
+            linear, values = 2.0 * linear - 2.0 * half, 4.0 * values
+        if not np.isfinite(abs(offset) + np.abs(linear).sum() + np.abs(values).sum()):
+            raise ValueError(
+                "energies of the model overflow: the sizes of its biases (as BINARY) add up to infinity; scale it."
+            )
     return Energy(linear, symmetric(size, rows, columns, values), offset)
+
+
+def centered(energy: Energy, groups: Groups) -> Energy:
+    """The same energy of states with these counts, without a mean in a group's linear biases that hides their differences.
+
+    Where the mean is so much larger than all else that float32 would round that away, it goes to the offset.
+    """
+    linear, offset = energy.linear.copy(), energy.offset
+    for group, count in enumerate(groups.counts):
+        members = groups.member == group
+        mean = float(linear[members].mean()) if members.any() else 0.0
+        rest = linear[members] - mean
+        if abs(mean) > HIDING * np.abs(rest).max(initial=0.0) and abs(mean) > HIDING * _largest(energy.couplings):
+            linear[members] = rest
+            offset += mean * int(count)
+    return Energy(linear, energy.couplings, offset)
+
+
+def is_coarse(energy: Energy) -> bool:
+    """Whether some variable has one bias so large that float32 rounds away the mean of its others."""
+    if not energy.size:
+        return False
+    sizes, own = abs(energy.couplings), np.abs(energy.linear)
+    if scipy.sparse.issparse(sizes):
+        most, count = sizes.max(axis=1).toarray().ravel(), np.diff(sizes.indptr)
+    else:
+        most, count = sizes.max(axis=1), np.count_nonzero(sizes, axis=1)
+    largest = np.maximum(own, most)
+    others = own + np.asarray(sizes.sum(axis=1)).ravel() - largest
+    # What lies below float64's own rounding is no bias.
+    return bool(((2.0**24 * others < largest * count) & (others > 2.0**-50 * largest)).any())
+
+
+def _largest(couplings: Any) -> float:
+    stored = couplings.data if scipy.sparse.issparse(couplings) else couplings
+    return max(float(stored.max(initial=0.0)), -float(stored.min(initial=0.0)))
 
 
 def _check_finite(bqm: dimod.BinaryQuadraticModel, linear: Any, rows: Any, columns: Any, values: Any, offset: float) -> None:
@@ -168,7 +212,7 @@ def symmetric(size: int, rows: np.ndarray, columns: np.ndarray, values: np.ndarr
 
 def scale_of(linear: np.ndarray, stored: np.ndarray) -> float:
     """A power of two near the largest absolute value; 1 if all are zero."""
-    largest = max(np.abs(linear).max(initial=0.0), np.abs(stored).max(initial=0.0))
+    largest = max(_largest(linear), _largest(stored))
     return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
 
 
@@ -232,7 +276,7 @@ def groups_of(
         members = np.array([index[label] for label in labels], dtype=np.int64)
         if (member[members] >= 0).any() or len(set(labels)) != len(labels):
             raise ValueError(f"group {number} has a variable that is there twice or in another group.")
-        if not 0 <= count <= members.size:
+        if not 0 <= check_whole(f"the count of group {number}", count) <= members.size:
             raise ValueError(f"group {number} has {members.size} variables, of which exactly {count} cannot be ones.")
         member[members] = number
         counts.append(int(count))

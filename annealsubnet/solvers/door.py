@@ -79,7 +79,7 @@ def solve(
 
     Raises:
         TypeError: for an option that the sampler does not have.
-        ValueError: for a count that the problem cannot meet.
+        ValueError: for a count that the problem cannot meet, and a sampler that returns nothing.
 
     Example:
         >>> import dimod
@@ -96,7 +96,7 @@ def solve(
     bqm = problem.to_bqm() if isinstance(problem, Problem) else problem
     if num_kept is None and isinstance(problem, Problem):
         num_kept = problem.num_kept
-    if num_kept is not None and not 0 <= num_kept <= bqm.num_variables:
+    if num_kept is not None and not 0 <= (num_kept := check_whole("num_kept", num_kept)) <= bqm.num_variables:
         raise ValueError(f"num_kept must be from 0 to the {bqm.num_variables} variables; it is {num_kept}.")
     seed = secrets.randbits(31) if seed is None else check_whole("seed", seed)
     if takes_seed(sampler):
@@ -206,7 +206,13 @@ def repair(energy: Any, state: np.ndarray, num_kept: int) -> np.ndarray:
 
 
 def _states(sampleset: dimod.SampleSet, bqm: dimod.BinaryQuadraticModel) -> np.ndarray:
-    """The samples as booleans, their columns in the order of the model's variables."""
+    """The samples as booleans, their columns in the order of the model's variables.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not len(sampleset):
+        raise ValueError("the sampler returned no sample; solve needs one that returns a state of the model at least.")
     columns = [sampleset.variables.index(variable) for variable in bqm.variables]
     return sampleset.record.sample[:, columns] > 0
 

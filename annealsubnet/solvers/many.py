@@ -12,9 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.solvers.options import NUM_SWEEPS
 from annealsubnet.solvers.running import Stops, run_reads
 from annealsubnet.solvers.schedules import checked_range
+
+# Couplings and their transpose may differ by so much of the largest: more than float32 rounds, of which the kernels make them.
+_ASYMMETRY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,12 @@ def sample_many(
     from annealsubnet.solvers.many_kernel import anneal_problems
 
     packed = _pack(linear, couplings, scales)
-    seed = secrets.randbits(32) if seed is None else int(seed)
+    seed = secrets.randbits(32) if seed is None else check_whole("seed", seed, 0)
+    num_reads, num_sweeps = check_whole("num_reads", num_reads, 1), check_whole("num_sweeps", num_sweeps, 0)
+    if num_threads is not None:
+        check_whole("num_threads", num_threads, 1)
     sizes = packed.places[:, 0]
     problems, largest = len(sizes), int(sizes.max(initial=0))
-    if num_reads < 1 or num_sweeps < 0:
-        raise ValueError(f"num_reads must be at least 1 and num_sweeps 0; they are {num_reads} and {num_sweeps}.")
     if state not in ("best", "last"):
         raise ValueError(f'state must be "best" or "last"; it is {state!r}.')
     kept = _kept(num_kept, sizes)
@@ -110,6 +115,7 @@ def sample_many(
             state == "best",
             begin,
             end,
+            stop,
             out,
         )
 
@@ -132,6 +138,7 @@ def _pack(linear: Any, couplings: Any, scales: Any) -> _Packed:
                 f"with scales, couplings are one [d, d] matrix, linear and scales [problems, d]; "
                 f"their shapes are {shared.shape}, {np.shape(linear)} and {factors.shape}."
             )
+        _check_symmetric([shared])
         places = np.stack([sizes, first, np.zeros_like(first)], axis=1)
         packed = _Packed(flat_linear, shared.ravel(), factors.ravel(), True, places)
     else:
@@ -141,16 +148,37 @@ def _pack(linear: Any, couplings: Any, scales: Any) -> _Packed:
         )
         if not shapes_fit:
             raise ValueError("couplings must be one square matrix for each problem, of the size of its linear biases.")
+        _check_symmetric(matrices)
         start = np.concatenate([[0], np.cumsum(sizes**2)[:-1]]) if sizes.size else np.zeros(0, np.int64)
         places = np.stack([sizes, first, start], axis=1)
         packed = _Packed(flat_linear, _flat(matrices), np.ones(1), False, places)
+    largest = []
     for name, values in (("linear", packed.linear), ("couplings", packed.couplings), ("scales", packed.scales)):
-        # A sum is finite only if all are, or overflows; it takes a quarter of the time of looking at each.
-        with np.errstate(all="ignore"):
-            total = values.sum()
-        if not np.isfinite(total) and not np.isfinite(values).all():
+        # NaN counts as the greatest and the least of all.
+        largest.append(float(np.abs([values.max(initial=0.0), values.min(initial=0.0)]).max()))
+        if not np.isfinite(largest[-1]):
             raise ValueError(f"{name} holds {int((~np.isfinite(values)).sum())} values that are NaN or infinite.")
+    size, (one, pair, scale) = float(sizes.max(initial=0)), largest
+    # Python's floats: an overflow is infinite, without a warning.
+    if not np.isfinite(size * one + size * size * pair * scale * scale):
+        raise ValueError("energies of the problems may overflow: the sizes of their biases add up to infinity; divide them.")
     return packed
+
+
+def _check_symmetric(matrices: Any) -> None:
+    if isinstance(matrices, np.ndarray) and (matrices == matrices.transpose(0, 2, 1)).all():
+        return
+    for number, matrix in enumerate(matrices):
+        if (matrix == matrix.T).all():
+            continue
+        coupled = np.where(np.eye(len(matrix), dtype=np.bool_), 0.0, matrix)
+        asymmetry = np.abs(coupled - coupled.T).max()
+        if asymmetry > _ASYMMETRY * np.abs(coupled).max():
+            which = f"couplings of problem {number}" if len(matrices) > 1 else "couplings"
+            raise ValueError(
+                f"{which} must be symmetric; they differ from their transpose by up to {asymmetry:.3g}. Add the transpose to a "
+                "triangle."
+            )
 
 
 def _flat(arrays: Any) -> np.ndarray:
@@ -165,7 +193,12 @@ def _flat(arrays: Any) -> np.ndarray:
 def _kept(num_kept: Any, sizes: np.ndarray) -> np.ndarray:
     if num_kept is None:
         return np.full(sizes.size, -1, np.int64)
-    kept = np.broadcast_to(np.asarray(num_kept, dtype=np.int64), sizes.shape).copy()
+    given = np.asarray(num_kept)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"num_kept must be a whole number, or one a problem; it is {num_kept!r}.")
+    if given.shape not in ((), sizes.shape):
+        raise ValueError(f"num_kept must be one number, or one for each of {sizes.size} problems; its shape is {given.shape}.")
+    kept = np.broadcast_to(given.astype(np.int64), sizes.shape).copy()
     bad = np.flatnonzero((kept < 0) | (kept > sizes))
     if bad.size:
         problem = int(bad[0])
@@ -176,9 +209,13 @@ def _kept(num_kept: Any, sizes: np.ndarray) -> np.ndarray:
 def _given(initial_states: Any, kept: np.ndarray, sizes: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     if initial_states is None:
         return np.zeros((0, 0, 0), np.bool_)
-    states = np.asarray(initial_states, dtype=np.bool_)
-    if states.ndim == 2:
-        states = np.broadcast_to(states[:, None], shape if states.shape == (shape[0], shape[2]) else states.shape)
+    states = np.asarray(initial_states)
+    other = states[(states != 0) & (states != 1)]
+    if other.size:
+        raise ValueError(f"initial_states must be 0 or 1 (or booleans); there is {other[0]} among them.")
+    states = states.astype(np.bool_)
+    if states.shape == (shape[0], shape[2]):
+        states = np.broadcast_to(states[:, None], shape)
     if states.shape != shape:
         raise ValueError(f"initial_states must be {shape} (problems, reads, variables); they are {states.shape}.")
     inside = states & (np.arange(shape[2]) < sizes[:, None])[:, None]

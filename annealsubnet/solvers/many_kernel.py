@@ -10,6 +10,7 @@ Problems are packed one behind the other. Neurons of a layer share one matrix H:
 import numpy as np
 from numba import njit
 
+from annealsubnet.solvers.compiled import HIDING
 from annealsubnet.solvers.couplings import INNER, OPTIONS
 from annealsubnet.solvers.reads import anneal_read, empty_state
 from annealsubnet.solvers.schedules import COLD, HOT
@@ -29,22 +30,31 @@ def coupling(packed, scales, shared, start, first, size, i, j):
 
 
 @njit(**INNER)
-def load_problem(packed_linear, packed, scales, shared, start, first, linear, matrix):
-    """Write one problem to `linear` and `matrix` (padded rows), divided by a power of two; returns that power."""
+def load_problem(packed_linear, packed, scales, shared, start, first, counted, linear, matrix):
+    """Write one problem to `linear` and `matrix` (padded rows), divided by a power of two; returns that power.
+
+    If the ones are `counted`, a mean of the linear biases that hides all else is left out (`compiled.centered`).
+    """
     size = linear.size
     stride = matrix.size // size
-    largest = 0.0
+    largest, mean, spread = 0.0, 0.0, 0.0
     own = np.empty(size)
     for i in range(size):
         own[i] = packed_linear[first + i]
         if shared:
             own[i] += scales[first + i] ** 2 * packed[i * size + i]
-        largest = max(largest, abs(own[i]))
+        mean += own[i] / size
         row_factor = 2.0 * scales[first + i] if shared else 1.0
         for j in range(size):
             value = row_factor * scales[first + j] * packed[i * size + j] if shared else packed[start + i * size + j]
             if i != j:
                 largest = max(largest, abs(value))
+    for i in range(size):
+        spread = max(spread, abs(own[i] - mean))
+    hidden = counted and abs(mean) > HIDING * max(spread, largest)
+    for i in range(size):
+        own[i] -= mean if hidden else 0.0
+        largest = max(largest, abs(own[i]))
     scale = 2.0 ** np.floor(np.log2(largest)) if largest > 0 else 1.0
     for i in range(size):
         linear[i] = own[i] / scale
@@ -179,7 +189,7 @@ def state_energy(packed_linear, packed, scales, shared, start, first, signs, siz
 
 @njit(**OPTIONS)
 def anneal_problems(
-    packed_linear, packed, scales, shared, places, num_kept, ranges, num_sweeps, seed, given, keep_best, begin, end, out
+    packed_linear, packed, scales, shared, places, num_kept, ranges, num_sweeps, seed, given, keep_best, begin, end, stop, out
 ):
     """Anneal the problems `begin` to `end`.
 
@@ -197,19 +207,19 @@ def anneal_problems(
         keep_best: whether to return the best state seen or the last.
         begin: first problem.
         end: one past the last.
+        stop: `stop[0]` below zero ends all.
         out: (states `[problem, read, variable]`, energies `[problem, read]`, temperatures used `[problem]`).
     """
     states, energies, used = out
-    stop = np.ones(1, np.int64)
     for problem in range(begin, end):
         size, first, start = places[problem, 0], places[problem, 1], places[problem, 2]
-        if size == 0:
+        if size == 0 or stop[0] < 0:
             continue
         stride = (size + LANES - 1) // LANES * LANES
         linear = np.empty(size, np.float32)
         matrix = np.zeros(size * stride, np.float32)
-        scale = load_problem(packed_linear, packed, scales, shared, start, first, linear, matrix)
         kept = num_kept[problem]
+        scale = load_problem(packed_linear, packed, scales, shared, start, first, kept >= 0, linear, matrix)
         hot, cold = ranges[problem, 0] / scale, ranges[problem, 1] / scale
         if hot < 0:
             hot, cold = temperature_range(linear, matrix, stride, kept)

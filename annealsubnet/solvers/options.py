@@ -17,6 +17,8 @@ _LEAST = {
     "num_reads": 1, "num_sweeps": 0, "num_threads": 1, "num_kept": 0, "seed": 0, "num_replicas": 2, "num_tabu_sweeps": 0
 }  # fmt: skip
 """Whole numbers, and what each must at least be."""
+ONLY_NUMBA = ("groups", "target", "time_limit", "interrupt_function", "num_replicas", "num_tabu_sweeps")
+"""What the kernels of an accelerator do not have, beside `exchanges`."""
 
 
 def refuse_unknown(name: str, unknown: Any, known: Any) -> None:
@@ -66,9 +68,7 @@ class Options:
         not_flipped += ['state "last"'] if self.state == "last" else []
         if self.num_tabu_sweeps and not_flipped:
             raise ValueError(f"num_tabu_sweeps searches by flips for the best state; it cannot go with {not_flipped[0]}.")
-        only_numba = [
-            name for name in ("groups", "target", "num_replicas", "num_tabu_sweeps") if getattr(self, name) is not None
-        ]
+        only_numba = [name for name in ONLY_NUMBA if getattr(self, name) is not None]
         only_numba += ["exchanges"] if self.exchanges else []
         if self.backend == "jax" and only_numba:
             raise ValueError(f'backend "jax" has no {", ".join(only_numba)}; leave the backend to choose itself.')
@@ -98,7 +98,7 @@ class Options:
     @property
     def settled(self) -> bool:
         """Whether the range of temperatures comes from the flips of a local minimum."""
-        return self.beta_range == "settled"
+        return isinstance(self.beta_range, str) and self.beta_range == "settled"
 
     @property
     def given_range(self) -> tuple[float, float] | None:
@@ -107,7 +107,7 @@ class Options:
         Raises:
             ValueError: for any word but "settled", and as `checked_range`.
         """
-        if self.beta_range is None or self.beta_range == "settled":
+        if self.beta_range is None or self.settled:
             return None
         if isinstance(self.beta_range, str):
             raise ValueError(f'beta_range must be (hot, cold) or "settled"; it is {self.beta_range!r}.')

@@ -1,8 +1,8 @@
 """Presolve: fix what an optimum provably has, split what is not connected, and anneal only the rest.
 
-Roof duality (a maximum flow) finds values that every optimal state has. (The `strict=False` form of dwave-preprocessing,
-which fixes ties too, loses the optimum on one in forty small problems with integer biases.) Components of the remaining
-graph do not influence each other, so the best states of each make the best state of all.
+Roof duality (a maximum flow) finds values that optimal states have. (The `strict=False` form of dwave-preprocessing, which
+fixes ties too, loses the optimum on one in forty small problems with integer biases.) Components of the remaining graph do
+not influence each other, so the best states of each make the best state of all.
 
 References:
     P. L. Hammer, P. Hansen, B. Simeone, "Roof duality, complementation and persistency in quadratic 0-1 optimization",
@@ -27,7 +27,7 @@ class Presolved:
     """What is left of a model.
 
     Attributes:
-        fixed: values that every optimal state has.
+        fixed: values that some optimal state has, all of them together.
         components: models of the connected components of the rest, largest first.
     """
 
@@ -45,7 +45,10 @@ def presolve(bqm: dimod.BinaryQuadraticModel) -> Presolved:
     """
     from dwave.preprocessing import roof_duality
 
-    fixed = {variable: int(value) for variable, value in roof_duality(bqm, strict=True)[1].items()}
+    # Labels that are 0 to n - 1 in another order would come back as positions.
+    names = list(bqm.variables)
+    positions = bqm.relabel_variables({name: position for position, name in enumerate(names)}, inplace=False)
+    fixed = {names[position]: int(value) for position, value in roof_duality(positions, strict=True)[1].items()}
     rest = bqm.copy()
     rest.fix_variables(fixed)
     labels = list(rest.variables)
@@ -62,7 +65,7 @@ def _component(bqm: dimod.BinaryQuadraticModel, labels: list[Hashable], inside: 
     position = np.cumsum(inside) - 1
     vectors = bqm.to_numpy_vectors(variable_order=labels)
     rows, columns = vectors.quadratic.row_indices, vectors.quadratic.col_indices
-    kept = inside[rows]
+    kept = inside[rows] & inside[columns]  # an explicit zero may lead to another component
     quadratic = (position[rows[kept]], position[columns[kept]], np.asarray(vectors.quadratic.biases)[kept])
     names = [label for label, chosen in zip(labels, inside.tolist(), strict=True) if chosen]
     linear = np.asarray(vectors.linear_biases)[inside]
@@ -91,11 +94,24 @@ def sample_presolved(
     for variable, value in found.fixed.items():
         states[:, columns[variable]] = value
     part: dict[str, Any] = {"presolve": False, "num_reads": num_reads}
-    info: dict[str, Any] = {}
+    infos = []
     for index, component in enumerate(found.components):
         sampleset = sample(component, dataclasses.replace(options, seed=seed + index, **part))
         order = np.argsort(sampleset.record.energy, kind="stable")
         states[:, [columns[variable] for variable in sampleset.variables]] = sampleset.record.sample[order]
-        info = info or dict(sampleset.info)
-    info |= {"seed": seed, "fixed": len(found.fixed), "components": len(found.components)}
+        infos.append(sampleset.info)
+    info = _together(infos) | {"seed": seed, "fixed": len(found.fixed), "components": len(found.components)}
     return dimod.SampleSet.from_samples_bqm((states, list(bqm.variables)), bqm, info=info, sort_labels=False)
+
+
+def _together(infos: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all components took: sums, the widest range of temperatures, and every kernel that ran."""
+    ranges = [info["beta_range"] for info in infos if info["beta_range"] is not None]
+    together: dict[str, Any] = {
+        "beta_range": (min(hot for hot, _ in ranges), max(cold for _, cold in ranges)) if ranges else None,
+        "kernel": ", ".join(sorted({info["kernel"] for info in infos})) or None,
+    }
+    for name in ("sweeps", "moves_tried", "moves_accepted", "tabu_steps"):
+        together[name] = sum(info[name] for info in infos)
+    seconds = ("prepare", "anneal", "collect")
+    return together | {"stopped_by": None, "seconds": {step: sum(info["seconds"][step] for info in infos) for step in seconds}}

@@ -53,6 +53,8 @@ def run_reads(
 ) -> str | None:
     """Call `kernel(begin, end, stop)` until all reads are done, on threads if that pays.
 
+    All but small work is done on other threads than the caller's, even on one, so that Ctrl-C is seen while it goes on.
+
     Args:
         kernel: anneals the reads from `begin` to `end`, and leaves off a read whose index is above `stop[0]`.
         num_reads: how many reads there are.
@@ -70,7 +72,7 @@ def run_reads(
     if num_threads is None and proposals < _SMALL:
         threads = 1
     threads = min(threads, bundles)
-    if threads <= 1 and not stops:
+    if threads <= 1 and proposals < _SMALL and not stops:
         kernel(0, num_reads, stop)
         return None
     parts = max(4 * threads, min(64 * threads, int(proposals / _PART)))
@@ -81,6 +83,7 @@ def run_reads(
             reason = _watch(set(futures), stops, stop)
         except BaseException:
             stop[0] = -1
+            pool.shutdown(cancel_futures=True)
             raise
         for future in futures:
             future.result()

@@ -41,6 +41,8 @@ import scipy.sparse
 HOT = 1 / 2
 COLD = 1 / 24
 SETTLED = 50.0
+# What inverse temperatures of biases near the smallest float are cut to.
+_COLDEST = 1e308
 
 
 def typical_changes(linear: np.ndarray, couplings: Any, *, kept_share: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +81,10 @@ def default_beta_range(linear: np.ndarray, couplings: Any, *, kept_share: float 
     Returns:
         Inverse temperatures, hot first; both 1 where nothing depends on the state.
     """
+    unit = _unit(linear, couplings)
+    if unit != 1.0:
+        hot, cold = default_beta_range(linear / unit, couplings / unit, kept_share=kept_share)
+        return min(hot / unit, _COLDEST), min(cold / unit, _COLDEST)
     changes, restless = typical_changes(linear, couplings, kept_share=kept_share)
     moving = changes[restless & (changes > 0)]
     if moving.size == 0:
@@ -109,6 +115,13 @@ def settled_beta_range(linear: np.ndarray, couplings: Any, state: np.ndarray) ->
     """
     mean = float(np.abs(linear + couplings @ np.asarray(state, np.float64)).mean()) if linear.size else 0.0
     return (1.0 / mean, SETTLED / mean) if mean > 0 else (1.0, 1.0)
+
+
+def _unit(linear: np.ndarray, couplings: Any) -> float:
+    """What biases are divided by so that squares of them neither overflow nor vanish: 1 unless they are out of the ordinary."""
+    stored = couplings.data if scipy.sparse.issparse(couplings) else couplings
+    largest = max(float(max(values.max(initial=0.0), -values.min(initial=0.0))) for values in (linear, stored))
+    return 1.0 if largest == 0.0 or 1e-120 < largest < 1e120 else 2.0 ** math.floor(math.log2(largest))
 
 
 def _grain(linear: np.ndarray, couplings: Any) -> float:
@@ -142,7 +155,9 @@ def checked_range(beta_range: Sequence[float]) -> tuple[float, float]:
     Raises:
         ValueError: unless it has two positive numbers of which the second is no smaller.
     """
+    if isinstance(beta_range, str):
+        raise ValueError(f"beta_range must be (hot, cold); it is {beta_range!r}.")
     values = tuple(float(beta) for beta in beta_range)
     if len(values) != 2 or not 0.0 < values[0] <= values[1]:
-        raise ValueError(f"beta_range must be (hot, cold) with 0 < hot <= cold; it is {tuple(beta_range)}.")
+        raise ValueError(f"beta_range must be (hot, cold) with 0 < hot <= cold; it is {values}.")
     return values

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from annealsubnet.arguments import check_whole
 from annealsubnet.solvers.select_refit_anneal import curve_columns, eliminate_columns, solve_columns
 from annealsubnet.solvers.select_refit_kernels import State, new_state, set_members
 from annealsubnet.solvers.select_refit_problem import (
@@ -212,7 +213,7 @@ def error_curves(
         ErrorCurves: for k = 0, ..., max_kept.
 
     Raises:
-        ValueError: shapes disagree or entries are not finite, or the method is unknown.
+        ValueError: shapes disagree or entries are not finite, the method is unknown, or `max_kept` is negative.
 
     Example:
         >>> curves = error_curves(np.eye(3), np.array([[1.0], [3.0], [2.0]]), 14.0, method="backward", ridge=0.0)
@@ -223,7 +224,7 @@ def error_curves(
         raise ValueError(f'method is {method!r}; choose "forward" or "backward".')
     h, b, t = checked(gram, targets, target_energy)
     inputs = b.shape[0]
-    last = inputs if max_kept is None else min(max_kept, inputs)
+    last = inputs if max_kept is None else min(check_whole("max_kept", max_kept, 0), inputs)
     regression = to_regression(h, b, ridge)
     if method == "forward":
         order, explained = _forward_order(regression, last, inputs, last, num_threads)

@@ -20,6 +20,7 @@ UintArray = NDArray[np.uint64]
 Found = TypeVar("Found")
 
 _HOT, _COLD = 0.4, 0.1  # tuned on the first layer of an MNIST network at 2, 5 and 10 % kept: see benchmarks/select_refit.py
+_ROUNDING = 1e-6  # of the largest target energy: what differences of moments in float32 are below zero by chance
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def checked(gram: ArrayLike, targets: ArrayLike, target_energy: ArrayLike) -> tu
     """The three as float64 arrays `[input, input]`, `[input, column]`, `[column]`.
 
     Raises:
-        ValueError: shapes disagree, or entries are not finite.
+        ValueError: shapes disagree, entries are not finite, or a target energy is negative.
     """
     h, b, t = (np.asarray(a, dtype=np.float64) for a in (gram, targets, target_energy))
     b = b[:, None] if b.ndim == 1 else b
@@ -92,6 +93,8 @@ def checked(gram: ArrayLike, targets: ArrayLike, target_energy: ArrayLike) -> tu
     for name, array in (("gram", h), ("targets", b), ("target_energy", t)):
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has {int((~np.isfinite(array)).sum())} entries that are NaN or infinite; mend them.")
+    if (t < -_ROUNDING * np.abs(t).max(initial=0.0)).any():
+        raise ValueError(f"target_energy has {t.min():.3g} among its entries; a second moment is not negative.")
     if not np.allclose(h, h.T, rtol=1e-4, atol=1e-4 * max(float(np.abs(h).max()), 1e-300)):
         raise ValueError(f"gram is not symmetric: entries differ by up to {np.abs(h - h.T).max():.3g}; give E[a a'].")
     return h, b, t

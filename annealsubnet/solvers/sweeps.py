@@ -133,15 +133,20 @@ def exchange_sweep(model, temperature, keys, state, energy, best_energy, every_b
     return energy, best_energy, accepted
 
 
+# Passes of a descent after which rounding could keep it going: from there on each must lower the energy, or is the last.
+_SURE = 100
+
+
 @njit(**INNER)
 def descend_by_flips(model, state):
     """`descend` where every move is a flip, so that exchanges need not be compiled."""
-    energy = 0.0
-    for _ in range(100):
+    lowest, passes, accepted = np.inf, 0, 1
+    while accepted > 0:
         energy = refresh_fields(model[0], model[1], state[1], state[0])
-        energy, _, accepted = flip_sweep(model, np.float32(0.0), (np.uint32(0), np.uint32(0)), state, energy, -np.inf)
-        if accepted == 0:
+        if passes >= _SURE and energy >= lowest:
             break
+        lowest, passes = energy, passes + 1
+        energy, _, accepted = flip_sweep(model, np.float32(0.0), (np.uint32(0), np.uint32(0)), state, energy, -np.inf)
     return energy
 
 
@@ -150,16 +155,16 @@ def descend(model, moves, state):
     """Flips and exchanges at temperature zero until none lowers the energy; fields are recomputed before each pass."""
     keys = (np.uint32(0), np.uint32(0))
     zero = np.float32(0.0)
-    energy = 0.0
-    for _ in range(100):
+    lowest, passes, accepted = np.inf, 0, 1
+    while accepted > 0:
         energy = refresh_fields(model[0], model[1], state[1], state[0])
-        accepted = 0
+        if passes >= _SURE and energy >= lowest:
+            break
+        lowest, passes, accepted = energy, passes + 1, 0
         if moves[0]:
             energy, _, accepted = flip_sweep(model, zero, keys, state, energy, -np.inf)
         if moves[1]:
             # moves[1] is true here; a constant would compile the sweep a second time.
             energy, _, exchanged = exchange_sweep(model, zero, keys, state, energy, -np.inf, moves[1])
             accepted += exchanged
-        if accepted == 0:
-            break
     return energy

@@ -122,3 +122,38 @@ def test_what_does_not_fit_is_refused():
         annealer.sample_many(np.zeros((1, 2)), np.array([[[0, np.nan], [0, 0]]]))
     empty = annealer.sample_many(np.zeros((0, 5)), np.zeros((0, 5, 5)))
     assert empty.states.shape == (0, 1, 0)
+
+
+def test_couplings_must_be_symmetric():
+    annealer, upper = Annealer(), np.triu(np.ones((3, 4, 4)), 1)
+    both, linear = upper + upper.transpose(0, 2, 1), np.zeros((3, 4))
+    half = np.concatenate([both[:2], upper[:1]])
+    for couplings in (half, list(half)):
+        with pytest.raises(ValueError, match="couplings of problem 2 must be symmetric"):
+            annealer.sample_many(linear, couplings, seed=0)
+    with pytest.raises(ValueError, match="couplings must be symmetric"):
+        annealer.sample_many(linear, upper[0], scales=np.ones((3, 4)), seed=0)
+    rounded = both * (1 + 1e-8 * upper) + 5 * np.triu(np.ones((4, 4))) * np.eye(4)
+    found = annealer.sample_many(linear - 1, rounded, seed=0, num_reads=2)
+    np.testing.assert_allclose(found.energies, energies(found.states, linear[0] - 1, both[0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_kept": 2.7}, TypeError, "num_kept must be a whole number"),
+        ({"num_kept": [1, 1, 1]}, ValueError, "one for each of 2 problems"),
+        ({"seed": 1.5}, TypeError, "seed must be a whole number"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"num_threads": 0}, ValueError, "num_threads must be at least 1"),
+        ({"num_threads": -3}, ValueError, "num_threads must be at least 1"),
+        ({"num_sweeps": 10.5}, TypeError, "num_sweeps must be a whole number"),
+        ({"num_reads": 0}, ValueError, "num_reads must be at least 1"),
+        ({"initial_states": [[-1, 1, -1, 1]] * 2}, ValueError, "initial_states must be 0 or 1.*there is -1"),
+        ({"initial_states": [[0.5, 1, 0, 1]] * 2}, ValueError, "there is 0.5"),
+        ({"initial_states": [[0, 1, 0]] * 2}, ValueError, r"initial_states must be \(2, 1, 4\)"),
+    ],
+)
+def test_odd_values_are_refused_by_name(options, error, message):
+    with pytest.raises(error, match=message):
+        Annealer().sample_many(np.zeros((2, 4)), np.zeros((2, 4, 4)), **options)
