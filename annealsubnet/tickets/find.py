@@ -70,8 +70,8 @@ def find_ticket(
             36 · `batch_size` / number of examples.)
         batch_size: examples a round; if None 100, and 5,000 for `Blocks()`.
         rule: how scores become masks; if None `annealed()`, or with couplings `sampled()`. (The others:
-            `latent_scores()`, `edge_popup()`, `supermask()`.) `Blocks()`, for weights, keeps no scores and solves a quadratic
-            model of the loss in every fan-in instead.
+            `latent_scores()`, `edge_popup()`, `supermask()`.) `Blocks()` keeps no scores and solves a quadratic model of the
+            loss in every fan-in instead, or in all neurons.
         coupling: γ, the weight of the couplings within each neuron's fan-in, in units of the step; weights only, and a rule
             that draws masks (`sampled()`, `latent_scores()`).
         augment: `(inputs, generator) -> inputs`, applied to each round's examples.
@@ -154,9 +154,9 @@ def _check(
         raise ValueError(f"passes is {passes}; give how often every example is to be seen, above 0.")
     if not isinstance(rule, Rule | Blocks):
         raise TypeError(f"rule is {rule!r}; give one that is made, such as annealsubnet.tickets.edge_popup() or Blocks().")
-    if isinstance(rule, Blocks):
-        _check_blocks(budget, coupling)
-    elif coupling > 0 and not rule.couples:
+    if isinstance(rule, Blocks) and coupling > 0:
+        raise ValueError(f"Blocks() has couplings of its own (see its damping); leave out coupling={coupling}.")
+    if coupling > 0 and isinstance(rule, Rule) and not rule.couples:
         raise ValueError(f"The rule {rule.name!r} goes with no coupling; leave it out for the rule that does, sampled().")
     if not coupling >= 0 or (coupling > 0 and budget.unit != "weight"):
         raise ValueError(f'coupling is {coupling} for unit="{budget.unit}"; it is at least 0, and above 0 for weights only.')
@@ -170,11 +170,3 @@ def _check(
         raise FileNotFoundError(f"There is no folder {path.parent} to save the search in.")
     if path is not None and path.is_dir():
         raise ValueError(f"state_file is {path}, a folder; name a file in it.")
-
-
-def _check_blocks(budget: Budget, coupling: float) -> None:
-    """Refuse what does not go with blocks."""
-    if budget.unit != "weight":
-        raise ValueError(f'Blocks() is for weights, not for unit="{budget.unit}"; other rules choose {budget.unit}s.')
-    if coupling > 0:
-        raise ValueError(f"Blocks() has couplings of its own (see its damping); leave out coupling={coupling}.")

@@ -28,23 +28,27 @@ class Blocks:
     """Search by rounds of quadratic models, `find_ticket(rule=Blocks())`: how the blocks are modeled and annealed.
 
     Attributes:
-        damping: γ, what the curvature of a block is multiplied by.
+        damping: γ, what the curvature of a block is multiplied by; if None 10 for weights, 2 for neurons and heads.
         temperature: in units of the root mean square of a layer's fields; it falls to zero within a round, and over the rounds.
         num_sweeps: heat-bath sweeps a round.
-        coupling: whether blocks have more than their diagonal.
+        coupling: whether blocks have more than their diagonal. (A block is a neuron's fan-in, or all neurons of the network.)
     """
 
-    damping: float = 10.0
+    damping: float | None = None
     temperature: float = 0.003
     num_sweeps: int = 20
     coupling: bool = True
 
     def __post_init__(self) -> None:
-        if not (0 < self.damping < np.inf and 0 <= self.temperature < np.inf and self.num_sweeps >= 1):
+        if not (0 < self.strength("weight") < np.inf and 0 <= self.temperature < np.inf and self.num_sweeps >= 1):
             raise ValueError(
                 f"damping is above 0, temperature at least 0, both finite, num_sweeps at least 1; they are {self.damping}, "
                 f"{self.temperature} and {self.num_sweeps}."
             )
+
+    def strength(self, unit: str) -> float:
+        """γ."""
+        return (10.0 if unit == "weight" else 2.0) if self.damping is None else self.damping
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def models_around(
         kernel, gram = layer.matrix(np.asarray(network.params[layer.kernel], np.float64)), moments[name].gram
         if not blocks.coupling:
             gram = np.stack([np.diag(np.diag(each)) for each in gram])
-        damped = blocks.damping * curvature[name].reshape(layer.groups, -1)
+        damped = blocks.strength("weight") * curvature[name].reshape(layer.groups, -1)
         models[name] = Model(
             layer, layer.matrix(mask), kernel, layer.matrix(slopes[name]) * kernel, gram, damped, flip_price, unit_price
         )

@@ -1,9 +1,10 @@
 """Sequential blocks: rounds that solve a quadratic model of the loss in every fan-in, and trust it as far as it has been right.
 
-A round anneals the blocks of all neurons (`quadratic`), starting from the mask; then, unless the count is free, whichever units
-cost least are flipped until it is right, and the mask is taken if the loss on held-in examples falls (and what units cost, if
-they do). λ, the price of a flip, is a trust region: it follows the ratio of the change that came to the one predicted, as a
-Levenberg-Marquardt step does. Where a schedule asks for fewer units than before, they go whatever the loss.
+A round anneals the blocks of all neurons (`quadratic`), starting from the mask; then, unless the count is free, whichever
+weights cost least are flipped until it is right. Where neurons are chosen, they are one problem of the whole network, annealed
+at that count (`gate_model`). The mask is taken if the loss on held-in examples falls (and what units cost, if they do). λ, the
+price of a flip, is a trust region: it follows the ratio of the change that came to the one predicted, as a Levenberg-Marquardt
+step does. Where a schedule asks for fewer units than before, they go whatever the loss.
 
 Gradients are averaged over rounds with a decay, for a mask that fits one batch alone is worth little on others. With
 `Blocks(coupling=False)` only the diagonal of every block is left, which shows what the couplings are worth.
@@ -12,11 +13,14 @@ Gradients are averaged over rounds with a decay, for a mask that fits one batch 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from annealsubnet.statistics.passes import num_outputs
+from annealsubnet.tickets.gate_model import gate_model_around
 from annealsubnet.tickets.progress import Check, Progress, Search
 from annealsubnet.tickets.quadratic import Blocks, models_around
 from annealsubnet.tickets.searches import trusted
@@ -24,8 +28,8 @@ from annealsubnet.tickets.switches import empty_site, refuse_overflow
 from annealsubnet.tickets.thermal import ground_state
 
 PASSES = 5
-"""Times that a round passes its examples through the network: the gradient and the curvature, each forward and back, and the
-moments; held-in examples are passed once more."""
+"""Times that a round for weights passes its examples through the network: the gradient and the curvature, each forward and
+back, and the moments; held-in examples are passed once more."""
 _DECAY, _FIRST_PRICE = 0.7, 1e-3
 
 
@@ -61,20 +65,10 @@ def stepper(search: Search, blocks: Blocks) -> Callable[[Progress, float], Progr
 def _round(search: Search, blocks: Blocks, progress: Progress, start: float) -> Progress:
     number, switches, kept = progress.done, search.switches, progress.last
     flip_price, unit_price = float(next(iter(progress.state["price"].values()))), search.price or 0.0
-    batch, held_in = search.draws.round(number), search.draws.held_in(search.held_in)
-    models, slopes = models_around(
-        switches, kept, batch, blocks, known=progress.state["mean"] if number else None, decay=_DECAY,
-        flip_price=flip_price, unit_price=unit_price, seed=search.seed + number,
-    )  # fmt: skip
-    share = 1 - number / search.rounds
-    ranks, moved = {}, {}
-    for place, (name, model) in enumerate(models.items()):
-        annealed = model.annealed(blocks, share, (search.seed, 5, number, place))
-        ranks[name], moved[name] = model.layer.from_matrix(model.ranks(annealed)), model.layer.from_matrix(annealed)
-    if search.price is None:
-        moved = ground_state(ranks, search.budget_at(number + 1), None)
-    changes = [model.change(model.layer.matrix(moved[name])) for name, model in models.items()]
-    linear, predicted = (float(sum(values)) for values in zip(*changes, strict=True))
+    held_in = search.draws.held_in(search.held_in)
+    propose = _by_fan_ins if switches.budget.unit == "weight" else _by_gates
+    move = propose(search, blocks, progress, flip_price)
+    moved, share = move.kept, _share(search, number)
     loss, accuracy = switches.measure(moved, *held_in)
     actual = loss - progress.last_loss if math.isfinite(loss) else math.inf
     count = _count(moved)
@@ -86,21 +80,81 @@ def _round(search: Search, blocks: Blocks, progress: Progress, start: float) -> 
     else:
         taken = actual + paid < 0 and empty_site(moved) is None
     if number == 0:
-        flip_price = _FIRST_PRICE * max(float(np.abs(model.slopes).max()) for model in models.values())
-    flip_price *= trusted(actual + paid, predicted + paid)
-    read, seconds = progress.read + PASSES * len(batch[1]) + len(held_in[1]), time.perf_counter() - start
+        flip_price = _FIRST_PRICE * move.steepest
+    flip_price *= trusted(actual + paid, move.predicted + paid)
+    read = progress.read + passes_of(search) * search.draws.size + len(held_in[1])
+    seconds = time.perf_counter() - start
     check = Check(
         number + 1, (number + 1) * search.draws.size, read, seconds, progress.last_loss, progress.last_loss + actual, accuracy,
-        count, sum(int(np.count_nonzero(moved[name] != kept[name])) for name in kept), share * blocks.temperature, linear,
-        predicted, actual, taken,
+        count, sum(int(np.count_nonzero(moved[name] != kept[name])) for name in kept), share * blocks.temperature, move.linear,
+        move.predicted, actual, taken,
     )  # fmt: skip
     none = number + 1 == search.rounds and not any(each.accepted for each in [*progress.log, check])
     if none and search.price is not None and (missing := empty_site(moved)):
         raise ValueError(f"No unit of {missing!r} saves the loss that it costs; lower the price, {search.price}.")
     if taken:
         progress = replace(progress, best=moved, best_loss=loss, last=moved, last_loss=loss)
-    state = {"mean": slopes, "price": {name: np.asarray(flip_price) for name in kept}}
+    state = {"mean": move.slopes, "price": {name: np.asarray(flip_price) for name in kept}}
     return replace(progress, state=state, done=number + 1, seconds=seconds, read=read, log=[*progress.log, check])
+
+
+@dataclass(frozen=True)
+class _Move:
+    """What a round proposes.
+
+    Attributes:
+        kept: the mask.
+        linear, predicted: the change of the loss that the model predicts, to first order and whole.
+        slopes: averaged gradients.
+        steepest: the largest gradient by a gate.
+    """
+
+    kept: dict[str, np.ndarray]
+    linear: float
+    predicted: float
+    slopes: dict[str, np.ndarray]
+    steepest: float
+
+
+def _share(search: Search, number: int) -> float:
+    """Of the temperature that is left."""
+    return 1 - number / search.rounds
+
+
+def passes_of(search: Search) -> int:
+    """Times that a round passes its examples: of neurons two for the gradient and one back for each factor of the curvature."""
+    return PASSES if search.switches.budget.unit == "weight" else 3 + num_outputs(search.switches.network)
+
+
+def _measured(search: Search, progress: Progress, flip_price: float) -> dict[str, Any]:
+    known = progress.state["mean"] if progress.done else None
+    return {"known": known, "decay": _DECAY, "flip_price": flip_price, "unit_price": search.price or 0.0}
+
+
+def _by_fan_ins(search: Search, blocks: Blocks, progress: Progress, flip_price: float) -> _Move:
+    """Weights: the fan-ins of all neurons at once."""
+    number, measured = progress.done, _measured(search, progress, flip_price)
+    batch, seed = search.draws.round(number), search.seed + number
+    models, slopes = models_around(search.switches, progress.last, batch, blocks, seed=seed, **measured)
+    ranks, moved = {}, {}
+    for place, (name, model) in enumerate(models.items()):
+        annealed = model.annealed(blocks, _share(search, number), (search.seed, 5, number, place))
+        ranks[name], moved[name] = model.layer.from_matrix(model.ranks(annealed)), model.layer.from_matrix(annealed)
+    if search.price is None:
+        moved = ground_state(ranks, search.budget_at(number + 1), None)
+    changes = [model.change(model.layer.matrix(moved[name])) for name, model in models.items()]
+    linear, predicted = (float(sum(values)) for values in zip(*changes, strict=True))
+    return _Move(moved, linear, predicted, slopes, max(float(np.abs(model.slopes).max()) for model in models.values()))
+
+
+def _by_gates(search: Search, blocks: Blocks, progress: Progress, flip_price: float) -> _Move:
+    """Neurons and heads: all of the network in one problem."""
+    number, measured = progress.done, _measured(search, progress, flip_price)
+    model, slopes = gate_model_around(search.switches, progress.last, search.draws.round(number), blocks, **measured)
+    budget = search.budget_at(number + 1) if search.price is None else None
+    seed = int(np.random.SeedSequence([search.seed, 5, number]).generate_state(1)[0])
+    state = model.annealed(blocks, budget, _share(search, number), seed)
+    return _Move(model.by_site(state), *model.change(state), slopes, float(np.abs(model.slopes).max()))
 
 
 def _count(kept: Mapping[str, np.ndarray]) -> int:

@@ -203,8 +203,6 @@ def test_one_thread_finds_the_ticket_that_two_find():
 
 def test_what_does_not_go_with_blocks_is_refused(case):
     network, batches = case
-    with pytest.raises(ValueError, match='is for weights, not for unit="neuron"'):
-        find_ticket(network, batches, rule=Blocks(), unit="neuron", seed=0)
     with pytest.raises(ValueError, match="has couplings of its own"):
         find_ticket(network, batches, rule=Blocks(), coupling=1.0, seed=0)
     with pytest.raises(ValueError, match="saves the loss that it costs; lower the price, 1"):
