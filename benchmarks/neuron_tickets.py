@@ -4,7 +4,8 @@ Protocol. Random networks 784-4096-10 and 784-1024-1024-10 (Kaiming-normal, no b
 layer's neurons is kept. Methods: `annealed`, `find_ticket(unit="neuron")` on labels; `genetic`, a genetic algorithm on masks
 (population 32, the better half survives, uniform crossover repaired to the count, one neuron in 50 of those kept exchanged by
 mutation; each generation on 250 images of its own, the last population judged on 2,000); `random`, the best of random masks,
-each judged on 500 images. All of these pass as many examples through the network as `annealed` does, forward and backward
+each judged on 500 images; `blocks`, rounds of 250 images that anneal the Gauss-Newton model of all gates (`Blocks`), with its
+couplings or its diagonal alone. All of these pass as many examples through the network as `annealed` does, forward and backward
 counted, checks included. For the one hidden layer also `distilled`: `distill_neurons` from a trained teacher 784-500-10,
 without labels; and `distilled, descent`: the same problem by the same moves at temperature zero, as many reads as take as
 long. Steps were tuned on the validation part; accuracies are on the test part (--split validation reads the other). Seconds
@@ -28,10 +29,15 @@ from annealsubnet.distillation import distill_neurons
 from annealsubnet.examples.architectures import MLP
 from annealsubnet.examples.networks import Scaling
 from annealsubnet.networks import Network, as_network
-from annealsubnet.tickets import Check, annealed, initialize
+from annealsubnet.tickets import Blocks, Check, annealed, initialize
+from annealsubnet.tickets.sequential import passes_of
 
 POPULATION, GENERATION, JUDGES, RANDOM_JUDGES = 32, 250, 2000, 500
 READS, SWEEPS = 4, 400
+# Dampings from validation images of one network (docs/tickets.md).
+BLOCKS = {"blocks": Blocks(), "blocks, no couplings": Blocks(coupling=False, damping=4.0)}
+ROUND = 250
+METHODS = ("annealed", *BLOCKS, "genetic", "random", "distilled", "distilled, descent")
 
 
 class Judge:
@@ -168,9 +174,8 @@ def _measure_one(
     widths, keep, seed = case
     distilled = Distilled(teacher, network, train)
     budget = next((int(row["read"]) for row in rows.read() if _is(row, widths, "annealed", keep, seed)), 0)
-    methods = ["annealed", "genetic", "random"] + (["distilled", "distilled, descent"] if "-" not in widths else [])
-    for method in methods:
-        if rows.has(widths, method, keep, seed):
+    for method in options.methods:
+        if rows.has(widths, method, keep, seed) or ("-" in widths and method.startswith("distilled")):
             continue
         judge, start = Judge(network, *arrays, seed), time.process_time()
         if method == "annealed":
@@ -180,6 +185,14 @@ def _measure_one(
                 report=checks.append,
             )  # fmt: skip
             budget = read = checks[-1].read
+        elif method in BLOCKS:
+            checks = []
+            passed = (passes_of(network, "neuron") + 1) * ROUND
+            mask = find_ticket(
+                network, train, unit="neuron", keep=keep, passes=max(1, (budget - ROUND) // passed) * ROUND / len(arrays[1]),
+                rule=BLOCKS[method], batch_size=ROUND, seed=seed, report=checks.append,
+            )  # fmt: skip
+            read = checks[-1].read
         elif method == "distilled":
             mask, read = distilled.annealed(keep, seed), len(arrays[1])
         elif method == "distilled, descent":
@@ -238,6 +251,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", nargs="+", default=["4096", "1024-1024"], help="hidden layers")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="annealed first, as the measure")
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.125, 0.25, 0.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--passes", type=float, default=3.0)
@@ -251,7 +265,7 @@ def main() -> None:
     if options.quick:
         options.widths, options.keeps, options.seeds, options.passes = ["128", "48-48"], [0.5], [0], 30.0
         options.examples, options.teacher = 1000, 32
-    settle(options.out / "config.json", vars(options), selecting=("widths", "keeps", "seeds", "out"))
+    settle(options.out / "config.json", vars(options), selecting=("widths", "methods", "keeps", "seeds", "out"))
     rows = Rows(options.out / "rows.csv", ("widths", "method", "keep", "seed"))
     measure(rows, options)
     text = table(rows.read())

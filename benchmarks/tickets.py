@@ -41,7 +41,7 @@ from annealsubnet.tickets import (
     sampled,
     supermask,
 )
-from annealsubnet.tickets.sequential import PASSES
+from annealsubnet.tickets.sequential import passes_of
 
 RULES: dict[str, Callable[..., Rule]] = {
     "annealed": annealed,
@@ -140,7 +140,7 @@ def found_by(
     if method in BLOCKS:
         # Read by the examples that are passed: a round passes its own five times and the held-in ones once.
         rule, size, total = BLOCKS[method], options.judged_on, sum(len(labels) for _, labels in train)
-        passes = max(1, (round(passes * total / size) - 1) // (PASSES + 1)) * size / total
+        passes = max(1, (round(passes * total / size) - 1) // (passes_of(network, "weight") + 1)) * size / total
     else:
         rule = RULES[method]() if step is None else RULES[method](step=step)
     loss = smoothed_cross_entropy(options.smoothing) if options.smoothing else cross_entropy

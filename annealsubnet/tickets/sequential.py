@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from annealsubnet.networks import Network
 from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.tickets.gate_model import gate_model_around
 from annealsubnet.tickets.progress import Check, Progress, Search
@@ -27,9 +28,6 @@ from annealsubnet.tickets.searches import trusted
 from annealsubnet.tickets.switches import empty_site, refuse_overflow
 from annealsubnet.tickets.thermal import ground_state
 
-PASSES = 5
-"""Times that a round for weights passes its examples through the network: the gradient and the curvature, each forward and
-back, and the moments; held-in examples are passed once more."""
 _DECAY, _FIRST_PRICE = 0.7, 1e-3
 
 
@@ -82,7 +80,7 @@ def _round(search: Search, blocks: Blocks, progress: Progress, start: float) -> 
     if number == 0:
         flip_price = _FIRST_PRICE * move.steepest
     flip_price *= trusted(actual + paid, move.predicted + paid)
-    read = progress.read + passes_of(search) * search.draws.size + len(held_in[1])
+    read = progress.read + passes_of(switches.network, switches.budget.unit) * search.draws.size + len(held_in[1])
     seconds = time.perf_counter() - start
     check = Check(
         number + 1, (number + 1) * search.draws.size, read, seconds, progress.last_loss, progress.last_loss + actual, accuracy,
@@ -121,9 +119,13 @@ def _share(search: Search, number: int) -> float:
     return 1 - number / search.rounds
 
 
-def passes_of(search: Search) -> int:
-    """Times that a round passes its examples: of neurons two for the gradient and one back for each factor of the curvature."""
-    return PASSES if search.switches.budget.unit == "weight" else 3 + num_outputs(search.switches.network)
+def passes_of(network: Network, unit: str) -> int:
+    """Times that a round passes its examples through the network, forward or back; held-in examples are passed once more.
+
+    For weights the gradient and the curvature, each forward and back, and the moments. For neurons the gradient, and the
+    curvature forward and once back for each of its factors.
+    """
+    return 5 if unit == "weight" else 3 + num_outputs(network)
 
 
 def _measured(search: Search, progress: Progress, flip_price: float) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_examples_that_are_passed_are_counted(case, monkeypatch):
     )
     _, checks = in_blocks(network, batches, 4, held_in=50)
     assert passed == [50] * 5
-    assert [check.read for check in checks] == [50 + (sequential.PASSES * 200 + 50) * round for round in (1, 2, 3, 4)]
+    assert [check.read for check in checks] == [50 + (5 * 200 + 50) * round for round in (1, 2, 3, 4)]
 
 
 def test_convolutions_have_blocks_too():
