@@ -192,8 +192,13 @@ class LeapSampler(dimod.Sampler):
             self._confirmed = True
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            found = made.submit(
-                budget_seconds=left, ledger=ledger, solver=self._solver, patience=self._patience, pace=self._pace
+            # Where nothing is left nothing can be sent, and what the ledger holds is the answer.
+            found = (
+                before
+                if before is not None and left <= 0
+                else made.submit(
+                    budget_seconds=left, ledger=ledger, solver=self._solver, patience=self._patience, pace=self._pace
+                )
             )
         except BaseException:
             if (held := _held(ledger)) is not None:  # what was sent is spent, whatever went wrong after

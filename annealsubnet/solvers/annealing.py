@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ class Annealed:
 
 def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options, seed: int) -> Annealed:
     """Anneal from the given states (0 or 1, one row a read)."""
+    begun = time.perf_counter()
     exact, energy = energy, centered(energy, groups)
     betas = options.betas(lambda: _range(energy, groups, states, options, seed))
     on_device = energy.size > 0 and _on_device(energy, options)
@@ -62,7 +64,8 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         again = int(np.flatnonzero(counts[:, 2])[0])
         again -= again % LANES if _in_lanes(compiled, len(states), options) else 0
         states[again:], counts[again:] = start[again:], 0
-        unmet = dataclasses.replace(options, target=None)
+        left_over = None if options.time_limit is None else max(options.time_limit - (time.perf_counter() - begun), 0.0)
+        unmet = dataclasses.replace(options, target=None, time_limit=left_over)
         reason = _run(compiled, energy, states, counts, left, unmet, seed, begin=again)
         met = _first_met(exact, compiled, states, counts, options.target)
     if energy.size and options.state == "best" and not counts[:, 3].any():

@@ -20,6 +20,7 @@ _DENSE_SHARE = 1 / 24
 _DENSE_LIMIT = 20_000
 # A mean of linear biases hides their differences from here on, in units of the largest of them and of the couplings.
 HIDING = 1e3
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,15 @@ def centered(energy: Energy, groups: Groups) -> Energy:
 
     Where the mean is so much larger than all else that float32 would round that away, it goes to the offset.
     """
-    linear, offset = energy.linear.copy(), energy.offset
+    linear, offset, coupled = energy.linear.copy(), energy.offset, None
     for group, count in enumerate(groups.counts):
         members = groups.member == group
         mean = float(linear[members].mean()) if members.any() else 0.0
         rest = linear[members] - mean
-        if abs(mean) > HIDING * np.abs(rest).max(initial=0.0) and abs(mean) > HIDING * _largest(energy.couplings):
+        if abs(mean) <= HIDING * np.abs(rest).max(initial=0.0):
+            continue
+        coupled = _largest(energy.couplings) if coupled is None else coupled
+        if abs(mean) > HIDING * coupled:
             linear[members] = rest
             offset += mean * int(count)
     return Energy(linear, energy.couplings, offset)
@@ -171,17 +175,18 @@ def centered(energy: Energy, groups: Groups) -> Energy:
 
 def is_coarse(energy: Energy) -> bool:
     """Whether some variable has one bias so large that float32 rounds away the mean of its others."""
-    if not energy.size:
-        return False
-    sizes, own = abs(energy.couplings), np.abs(energy.linear)
-    if scipy.sparse.issparse(sizes):
-        most, count = sizes.max(axis=1).toarray().ravel(), np.diff(sizes.indptr)
-    else:
-        most, count = sizes.max(axis=1), np.count_nonzero(sizes, axis=1)
-    largest = np.maximum(own, most)
-    others = own + np.asarray(sizes.sum(axis=1)).ravel() - largest
-    # What lies below float64's own rounding is no bias.
-    return bool(((2.0**24 * others < largest * count) & (others > 2.0**-50 * largest)).any())
+    for begin in range(0, energy.size, _ROWS):  # a few rows at a time stay in the cache
+        sizes, own = abs(energy.couplings[begin : begin + _ROWS]), np.abs(energy.linear[begin : begin + _ROWS])
+        if scipy.sparse.issparse(sizes):
+            most, count = sizes.max(axis=1).toarray().ravel(), np.diff(sizes.indptr)
+        else:
+            most, count = sizes.max(axis=1), np.count_nonzero(sizes, axis=1)
+        largest = np.maximum(own, most)
+        others = own + np.asarray(sizes.sum(axis=1)).ravel() - largest
+        # What lies below float64's own rounding is no bias.
+        if ((2.0**24 * others < largest * count) & (others > 2.0**-50 * largest)).any():
+            return True
+    return False
 
 
 def _largest(couplings: Any) -> float:

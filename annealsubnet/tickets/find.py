@@ -8,6 +8,7 @@ cools to a single mask (`rules`). Or few rounds on large batches, each of which 
 import logging
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def find_ticket(
     budget = budget_of(network, keep=keep, unit=unit, scope=scope, exclude=exclude)
     rule = rule or (sampled() if coupling > 0 else annealed())
     in_blocks = isinstance(rule, Blocks)
-    batch_size = (5000 if in_blocks else 100) if batch_size is None else batch_size
+    batch_size = check_whole("batch_size", (5000 if in_blocks else 100) if batch_size is None else batch_size, 1)
     held_in = (batch_size if in_blocks else 500) if held_in is None else held_in
     seed, checks, held_in = check_whole("seed", seed, 0), check_whole("checks", checks, 1), check_whole("held_in", held_in, 1)
     path = None if state_file is None else Path(state_file)
@@ -150,6 +151,8 @@ def _check(
     path: Path | None,
 ) -> None:
     """Refuse settings that do not fit."""
+    if price is not None and (isinstance(price, bool) or not isinstance(price, Real) or not math.isfinite(price)):
+        raise ValueError(f"price is {price!r}; give a finite number, or none for a fixed count.")
     if not 0 < passes < math.inf:
         raise ValueError(f"passes is {passes}; give how often every example is to be seen, above 0.")
     if not isinstance(rule, Rule | Blocks):

@@ -71,7 +71,23 @@ class GateModel:
             initial_states=(start.astype(np.int8)[None], names.tolist()), initial_states_generator="tile",
         )  # fmt: skip
         best = found.first.sample
-        return np.array([best[name] for name in names.tolist()], bool)
+        state = np.array([best[name] for name in names.tolist()], bool)
+        return state if budget is None else self._with_units_everywhere(state)
+
+    def _with_units_everywhere(self, state: np.ndarray) -> np.ndarray:
+        """The state with the best unit of every site that lost all, in place of those that cost least elsewhere."""
+        for place in self.places.values():
+            if state[place].any():
+                continue
+            worth = -self.slopes - self.curvature @ (state.astype(float) - self.kept)
+            spare = np.concatenate(
+                [np.full(other.stop - other.start, state[other].sum() > 1) for other in self.places.values()]
+            )
+            closed = np.flatnonzero(state & spare)
+            state = state.copy()
+            state[closed[np.argmin(worth[closed])]] = False
+            state[place.start + int(np.argmax(worth[place]))] = True
+        return state
 
     def by_site(self, state: np.ndarray) -> dict[str, np.ndarray]:
         """A state, cut into one array a site."""

@@ -30,7 +30,7 @@ class Check:
         seen: examples seen by rounds.
         read: examples passed forward or backward for any purpose, checks included; once for each pass: a round takes two, a
             check three (the ground state, and the model of its change forward and along it); of `Blocks` a round takes five
-            and a check one.
+            (for neurons three and one for each output) and a check one.
         seconds: wall time of the search so far.
         loss: mean loss of the rounds' own masks since the last check.
         held_in_loss, held_in_accuracy: of the ground state (of `Blocks`, of the mask that a round proposes), on the held-in
@@ -39,9 +39,10 @@ class Check:
         flips: units in which it differs from that of the last check (of `Blocks`, from the mask before).
         temperature: in units of the scores (of `Blocks`, of its fields).
         predicted_linear: change of the held-in loss since the last check by the gradient there.
-        predicted: the same with the Gauss-Newton curvature of all units (of `Blocks`, within each fan-in, damped).
+        predicted: the same with the Gauss-Newton curvature of all units (of `Blocks`, within each fan-in where
+            weights are chosen, damped).
         actual: the change that came.
-        accepted: whether this is the best mask so far.
+        accepted: whether this is the best mask so far (of `Blocks` on a schedule, or of a smaller count).
     """
 
     round: int

@@ -55,7 +55,7 @@ def stepper(search: Search, blocks: Blocks) -> Callable[[Progress, float], Progr
     """What takes a search on by a round and its check; its other argument is when the search started.
 
     It raises ValueError if the schedule comes to a mask of which a site has no unit, or the loss is not finite, and after the
-    last round if no mask was taken since no unit of a site is worth its price.
+    last round if no mask was taken at a price.
     """
     return partial(_round, search, blocks)
 
@@ -72,14 +72,17 @@ def _round(search: Search, blocks: Blocks, progress: Progress, start: float) -> 
     count = _count(moved)
     paid = unit_price * (count - _count(kept))
     if search.price is None and count != _count(kept):
-        refuse_overflow(loss)
+        if not math.isfinite(loss):
+            raise ValueError(f"The loss became {loss} in round {number + 1}, with {count:,} units kept: rescale the weights.")
         _refuse_empty(moved)
-        taken = True
+        taken, came = True, actual
     else:
-        taken = actual + paid < 0 and empty_site(moved) is None
+        # A mask that empties a site is no answer, whatever its loss: the next round is to flip less.
+        came = actual + paid if empty_site(moved) is None else math.inf
+        taken = came < 0
     if number == 0:
         flip_price = _FIRST_PRICE * move.steepest
-    flip_price *= trusted(actual + paid, move.predicted + paid)
+    flip_price *= trusted(came, move.predicted + paid)
     read = progress.read + passes_of(switches.network, switches.budget.unit) * search.draws.size + len(held_in[1])
     seconds = time.perf_counter() - start
     check = Check(
@@ -88,8 +91,11 @@ def _round(search: Search, blocks: Blocks, progress: Progress, start: float) -> 
         move.predicted, actual, taken,
     )  # fmt: skip
     none = number + 1 == search.rounds and not any(each.accepted for each in [*progress.log, check])
-    if none and search.price is not None and (missing := empty_site(moved)):
-        raise ValueError(f"No unit of {missing!r} saves the loss that it costs; lower the price, {search.price}.")
+    if none and search.price is not None:
+        raise ValueError(
+            f"At a price of {search.price} no round found a better mask than the random first one: lower the price, so that "
+            "every site has units that save what they cost, or give more passes."
+        )
     if taken:
         progress = replace(progress, best=moved, best_loss=loss, last=moved, last_loss=loss)
     state = {"mean": move.slopes, "price": {name: np.asarray(flip_price) for name in kept}}

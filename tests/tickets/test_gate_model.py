@@ -93,6 +93,18 @@ def test_a_search_keeps_what_was_asked_for_and_performs(wide, options, count):
     assert evaluate(network, batches, mask).loss < evaluate(network, batches, random).loss
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_narrow_site_keeps_a_unit_where_all_compete(seed):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 4)).astype(np.float32)
+    labels = (inputs[:, 0] > 0).astype(np.int32)
+    model = initialize(MLP((4,), (16, 3, 8, 2), rngs=nnx.Rngs(0)), "kaiming-normal", example=inputs, seed=seed)
+    options = {"unit": "neuron", "scope": "network", "keep": 0.25, "passes": 12, "batch_size": 200, "seed": seed}
+    for keep_from in (None, 1.0):
+        mask = find_ticket(model, [(inputs, labels)], rule=Blocks(), keep_from=keep_from, **options)
+        assert mask.kept_count == 7 and all(array.any() for array in mask.kept.values())
+
+
 def test_a_price_leaves_the_count_free(wide):
     network, batches = wide
     found = [

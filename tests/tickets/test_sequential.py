@@ -194,6 +194,8 @@ print([int(np.flatnonzero(kept).sum()) for kept in mask.kept.values()])
 
 def test_one_thread_finds_the_ticket_that_two_find():
     cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("takes two processors")
     answers = set()
     for count in (1, 2):
         code = f"import os; os.sched_setaffinity(0, {cores[:count]})\n{_THREADS}"
@@ -205,8 +207,13 @@ def test_what_does_not_go_with_blocks_is_refused(case):
     network, batches = case
     with pytest.raises(ValueError, match="has couplings of its own"):
         find_ticket(network, batches, rule=Blocks(), coupling=1.0, seed=0)
-    with pytest.raises(ValueError, match="saves the loss that it costs; lower the price, 1"):
+    with pytest.raises(ValueError, match=r"At a price of 1\.0 no round found a better mask"):
         in_blocks(network, batches, 3, price=1.0)
+    for price in (np.nan, np.inf, "1"):
+        with pytest.raises(ValueError, match=r"price is .*; give a finite number"):
+            find_ticket(network, batches, rule=Blocks(), price=price, seed=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1; it is 0"):
+        find_ticket(network, batches, rule=Blocks(), batch_size=0, seed=0)
     with pytest.raises(TypeError, match=r"give one that is made, such as .*Blocks\(\)"):
         find_ticket(network, batches, rule="blocks", seed=0)
     with pytest.raises(ValueError, match=r"No unit of 'fc\d' is kept"):
