@@ -1,6 +1,8 @@
 """What every test shares: JAX on the CPU, shapes and types checked at run time, marks that skip what isn't at hand."""
 
 import os
+import signal
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -46,6 +48,14 @@ CHECKED = (
 )
 BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int will do for a float
 install_import_hook([f"annealsubnet.{name}" for name in CHECKED], BEARTYPE)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as Python answers it; a shell's background jobs, tests among them, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -88,6 +88,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, at, ignored) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.py", "slow.py"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_remembered_when_a_library_drops_it() -> None:
     with remembered_interrupts() as check:
         check()

@@ -38,6 +38,7 @@ def arrays():
     return rng.normal(size=300), upper + upper.T
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_reads(arrays, num_threads):
     bqm = dimod.BinaryQuadraticModel(*arrays, 0.0, "BINARY")
@@ -46,6 +47,7 @@ def test_reads(arrays, num_threads):
     assert interrupted_after(lambda: Annealer().sample(bqm, num_sweeps=1_000_000, **options)) < 3
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_many_problems(arrays):
     linear, couplings = ([array] * 3 for array in arrays)
     options = {"num_threads": 1, "seed": 0}
