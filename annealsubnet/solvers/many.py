@@ -102,22 +102,9 @@ def sample_many(
 
     def kernel(begin: int, end: int, stop: np.ndarray) -> None:
         anneal_problems(
-            packed.linear,
-            packed.couplings,
-            packed.scales,
-            packed.shared,
-            packed.places,
-            kept,
-            ranges,
-            num_sweeps,
-            key,
-            given,
-            state == "best",
-            begin,
-            end,
-            stop,
-            out,
-        )
+            packed.linear, packed.couplings, packed.scales, packed.shared, packed.places, kept, ranges, num_sweeps, key, given,
+            state == "best", begin, end, stop, out,
+        )  # fmt: skip
 
     proposals = float(sizes.sum()) * num_reads * num_sweeps
     run_reads(kernel, problems, num_threads=num_threads, proposals=proposals, stops=Stops())
