@@ -17,7 +17,7 @@ from annealsubnet.budgets import Budget
 from annealsubnet.problems.gates import gate_problem
 from annealsubnet.solvers import Annealer
 from annealsubnet.statistics.gates import gate_curvature, gate_gradients
-from annealsubnet.tickets.quadratic import Blocks
+from annealsubnet.tickets.quadratic import Blocks, Terms
 from annealsubnet.tickets.switches import Switches
 from annealsubnet.tickets.thermal import ground_state
 
@@ -106,11 +106,7 @@ def gate_model_around(
     kept: Mapping[str, np.ndarray],
     batch: tuple[np.ndarray, np.ndarray],
     blocks: Blocks,
-    *,
-    known: Mapping[str, np.ndarray] | None,
-    decay: float,
-    flip_price: float,
-    unit_price: float,
+    terms: Terms,
 ) -> tuple[GateModel, dict[str, np.ndarray]]:
     """The model of all selected sites around a mask, and the averaged gradients by the gates; called like `models_around`."""
     network, loss, unit = switches.network, switches.loss, switches.budget.unit
@@ -118,10 +114,8 @@ def gate_model_around(
     found = gate_gradients(network, [batch], unit=unit, sites=kept, loss=loss, gates=gates)
     form = "full" if blocks.coupling else "diagonal"
     curvature = gate_curvature(network, [batch], unit=unit, sites=kept, form=form, loss=loss, gates=gates).curvature
-    slopes = found.mean
-    if known is not None:
-        slopes = decay * np.concatenate([known[name] for name in found.places]) + (1 - decay) * slopes
+    slopes = terms.averaged({name: found.mean[place] for name, place in found.places.items()})
     matrix = curvature if blocks.coupling else np.diag(curvature)
     mask = np.concatenate([kept[name] for name in found.places])
-    model = GateModel(found.places, mask, slopes, blocks.strength(unit) * matrix, flip_price, unit_price)
-    return model, model.by_site(slopes)
+    damped, by_gate = blocks.strength(unit) * matrix, np.concatenate(list(slopes.values()))
+    return GateModel(found.places, mask, by_gate, damped, terms.flip_price, terms.unit_price), slopes

@@ -52,6 +52,28 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What a model of the loss has besides what is measured of it in a round.
+
+    Attributes:
+        flip_price, unit_price: λ and μ.
+        known: gradients of the rounds before, by site; None for none.
+        decay: their share in the average.
+    """
+
+    flip_price: float = 0.0
+    unit_price: float = 0.0
+    known: Mapping[str, np.ndarray] | None = None
+    decay: float = 0.7
+
+    def averaged(self, fresh: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The gradients of a round, averaged with those before."""
+        if self.known is None:
+            return dict(fresh)
+        return {name: self.decay * self.known[name] + (1 - self.decay) * fresh[name] for name in fresh}
+
+
+@dataclass(frozen=True)
 class Model:
     """The quadratic model of one layer in its neurons' own fan-ins, all arrays `[groups, fan_in, outputs per group]`.
 
@@ -116,11 +138,8 @@ def models_around(
     kept: Mapping[str, np.ndarray],
     batch: tuple[np.ndarray, np.ndarray],
     blocks: Blocks,
+    terms: Terms,
     *,
-    known: Mapping[str, np.ndarray] | None,
-    decay: float,
-    flip_price: float,
-    unit_price: float,
     seed: int,
 ) -> tuple[dict[str, Model], dict[str, np.ndarray]]:
     """The model of every selected layer around a mask.
@@ -130,9 +149,7 @@ def models_around(
         kept: the mask.
         batch: inputs and labels that everything is measured on.
         blocks: how blocks are modeled.
-        known: gradients by the kernels to average with; None for none.
-        decay: their share in the average.
-        flip_price, unit_price: λ and μ.
+        terms: prices, and gradients by the kernels to average with.
         seed: of the sketched curvature.
 
     Returns:
@@ -141,7 +158,7 @@ def models_around(
     network, loss = switches.network, switches.loss
     params = Mask.of(network, "weight", kept).multiply(network.params)
     fresh = mean_gradients(network, [batch], loss=loss, params=params)
-    slopes = {name: fresh[name] if known is None else decay * known[name] + (1 - decay) * fresh[name] for name in kept}
+    slopes = terms.averaged({name: fresh[name] for name in kept})
     curvature = sketched_curvature(network, [batch], seed=seed, loss=loss, params=params)
     moments: Mapping[str, Any] = input_moments(network, [batch], params=params, layers=kept)
     models = {}
@@ -151,7 +168,6 @@ def models_around(
         if not blocks.coupling:
             gram = np.stack([np.diag(np.diag(each)) for each in gram])
         damped = blocks.strength("weight") * curvature[name].reshape(layer.groups, -1)
-        models[name] = Model(
-            layer, layer.matrix(mask), kernel, layer.matrix(slopes[name]) * kernel, gram, damped, flip_price, unit_price
-        )
+        by_gate = layer.matrix(slopes[name]) * kernel
+        models[name] = Model(layer, layer.matrix(mask), kernel, by_gate, gram, damped, terms.flip_price, terms.unit_price)
     return models, slopes

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,12 @@ from annealsubnet.networks import Network
 from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.tickets.gate_model import gate_model_around
 from annealsubnet.tickets.progress import Check, Progress, Search
-from annealsubnet.tickets.quadratic import Blocks, models_around
+from annealsubnet.tickets.quadratic import Blocks, Terms, models_around
 from annealsubnet.tickets.searches import trusted
 from annealsubnet.tickets.switches import empty_site, refuse_overflow
 from annealsubnet.tickets.thermal import ground_state
 
-_DECAY, _FIRST_PRICE = 0.7, 1e-3
+_FIRST_PRICE = 1e-3
 
 
 def begin(search: Search) -> Progress:
@@ -65,7 +64,7 @@ def _round(search: Search, blocks: Blocks, progress: Progress, start: float) -> 
     flip_price, unit_price = float(next(iter(progress.state["price"].values()))), search.price or 0.0
     held_in = search.draws.held_in(search.held_in)
     propose = _by_fan_ins if switches.budget.unit == "weight" else _by_gates
-    move = propose(search, blocks, progress, flip_price)
+    move = propose(search, blocks, progress, Terms(flip_price, unit_price, progress.state["mean"] if number else None))
     moved, share = move.kept, _share(search, number)
     loss, accuracy = switches.measure(moved, *held_in)
     actual = loss - progress.last_loss if math.isfinite(loss) else math.inf
@@ -134,16 +133,11 @@ def passes_of(network: Network, unit: str) -> int:
     return 5 if unit == "weight" else 3 + num_outputs(network)
 
 
-def _measured(search: Search, progress: Progress, flip_price: float) -> dict[str, Any]:
-    known = progress.state["mean"] if progress.done else None
-    return {"known": known, "decay": _DECAY, "flip_price": flip_price, "unit_price": search.price or 0.0}
-
-
-def _by_fan_ins(search: Search, blocks: Blocks, progress: Progress, flip_price: float) -> _Move:
+def _by_fan_ins(search: Search, blocks: Blocks, progress: Progress, terms: Terms) -> _Move:
     """Weights: the fan-ins of all neurons at once."""
-    number, measured = progress.done, _measured(search, progress, flip_price)
+    number = progress.done
     batch, seed = search.draws.round(number), search.seed + number
-    models, slopes = models_around(search.switches, progress.last, batch, blocks, seed=seed, **measured)
+    models, slopes = models_around(search.switches, progress.last, batch, blocks, terms, seed=seed)
     ranks, moved = {}, {}
     for place, (name, model) in enumerate(models.items()):
         annealed = model.annealed(blocks, _share(search, number), (search.seed, 5, number, place))
@@ -155,10 +149,10 @@ def _by_fan_ins(search: Search, blocks: Blocks, progress: Progress, flip_price: 
     return _Move(moved, linear, predicted, slopes, max(float(np.abs(model.slopes).max()) for model in models.values()))
 
 
-def _by_gates(search: Search, blocks: Blocks, progress: Progress, flip_price: float) -> _Move:
+def _by_gates(search: Search, blocks: Blocks, progress: Progress, terms: Terms) -> _Move:
     """Neurons and heads: all of the network in one problem."""
-    number, measured = progress.done, _measured(search, progress, flip_price)
-    model, slopes = gate_model_around(search.switches, progress.last, search.draws.round(number), blocks, **measured)
+    number = progress.done
+    model, slopes = gate_model_around(search.switches, progress.last, search.draws.round(number), blocks, terms)
     budget = search.budget_at(number + 1) if search.price is None else None
     seed = int(np.random.SeedSequence([search.seed, 5, number]).generate_state(1)[0])
     state = model.annealed(blocks, budget, _share(search, number), seed)

@@ -12,6 +12,7 @@ from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network
 from annealsubnet.tickets import Blocks, find_ticket, initialize, random_masks
 from annealsubnet.tickets.gate_model import gate_model_around
+from annealsubnet.tickets.quadratic import Terms
 from annealsubnet.tickets.switches import Switches
 
 COUNTS = {"fc1": 10, "fc2": 6}
@@ -31,8 +32,7 @@ def model_of(wide, blocks, **prices):
     switches = Switches(network, budget_of(network, keep=COUNTS, unit="neuron", scope="layer"), cross_entropy)
     rng = np.random.default_rng(1)
     kept = {name: rng.permutation(size) < COUNTS[name] for name, (size,) in switches.shapes.items()}
-    prices = {"flip_price": 0.0, "unit_price": 0.0} | prices
-    return switches, kept, gate_model_around(switches, kept, batches[0], blocks, known=None, decay=0.0, **prices)[0]
+    return switches, kept, gate_model_around(switches, kept, batches[0], blocks, Terms(**prices))[0]
 
 
 def test_the_change_is_that_of_the_gauss_newton_model_of_the_loss(wide):

@@ -13,7 +13,7 @@ from annealsubnet.examples import load, named_network
 from annealsubnet.losses import cross_entropy
 from annealsubnet.tickets import Blocks, find_ticket, greedy_exchanges, initialize, sequential
 from annealsubnet.tickets.draws import draws_of
-from annealsubnet.tickets.quadratic import models_around
+from annealsubnet.tickets.quadratic import Terms, models_around
 from annealsubnet.tickets.switches import Switches
 from annealsubnet.tickets.thermal import ground_state
 
@@ -36,8 +36,7 @@ def models_of(network, batches, blocks, **prices):
     draws = draws_of(network, batches, cross_entropy, size=200, seed=0)
     generator = np.random.default_rng(0)
     kept = ground_state({name: generator.random(shape) for name, shape in switches.shapes.items()}, switches.budget, None)
-    prices = {"flip_price": 0.0, "unit_price": 0.0} | prices
-    models, _ = models_around(switches, kept, draws.round(0), blocks, known=None, decay=0.0, seed=0, **prices)
+    models, _ = models_around(switches, kept, draws.round(0), blocks, Terms(**prices), seed=0)
     return switches, draws, kept, models
 
 
@@ -230,7 +229,7 @@ def test_the_price_of_a_flip_follows_what_came(case, monkeypatch):
     prices = []
     models = models_around
     monkeypatch.setattr(
-        sequential, "models_around", lambda *given, **options: prices.append(options["flip_price"]) or models(*given, **options)
+        sequential, "models_around", lambda *given, **options: prices.append(given[-1].flip_price) or models(*given, **options)
     )
     monkeypatch.setattr(sequential, "trusted", lambda actual, predicted: 3.0)
     in_blocks(network, batches, 5)
