@@ -4,17 +4,17 @@
 on a named network and checkpoint, or on your own (`annealsubnet prune MODULE:FUNCTION`). `annealsubnet prune --help`
 lists every choice.
 
-Exit codes: 0 done; 2 the request can't be carried out, one sentence on stderr says why; 130 interrupted, nothing is
-left behind but a search or a ledger to go on with. Anything else is a bug and shows its traceback.
+Exit codes: 0 done; 2 the request can't be carried out, one sentence on stderr says why; 130 interrupted (143 by
+SIGTERM), nothing is left behind but a search or a ledger to go on with. Anything else is a bug and shows its traceback.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 
-from annealsubnet.cli.interrupts import remembered_interrupts
+from annealsubnet.cli.interrupts import Terminated, remembered_interrupts
 from annealsubnet.cli.refusals import is_refusal, sentence
 
-REFUSED, INTERRUPTED = 2, 130
+REFUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(sys.argv[1:] if arguments is None else list(arguments), check_interrupt)
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"\nannealsubnet: interrupted; {str(interrupt) or 'no unfinished files are left behind'}.\n")
-        return INTERRUPTED
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     except Exception as error:
         if not is_refusal(error):
             raise

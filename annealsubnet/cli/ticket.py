@@ -98,7 +98,7 @@ def ticket(options: Ticket, *, check_interrupt: Callable[[], None] = lambda: Non
         _claim(folder, options)
         _write_checks(folder)
         told = f"the search so far is in {folder / STATE}; go on with the same options, --out {folder} and --resume"
-        raise KeyboardInterrupt(told) from interrupt
+        raise type(interrupt)(told) from interrupt
     output.print(
         f"\n{found.accuracy:.2%} of {found.examples:,} test examples are classified correctly by {mask.kept_count:,} of "
         f"{mask.size:,} random {mask.unit}s. In {folder}: mask.safetensors, checks.csv, ticket.png, config.json. "

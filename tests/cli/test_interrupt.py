@@ -1,4 +1,4 @@
-"""Ctrl-C, at any moment, leaves complete files or none, and exit code 130."""
+"""Ctrl-C and SIGTERM, at any moment, leave complete files or none, and exit codes 130 and 143."""
 
 import contextlib
 import os
@@ -53,8 +53,10 @@ sys.exit(cli.main(words))
 OWN = "import numpy as np\ndef data():\n    return 0, [np.ones((4, 2))], [(np.ones((4, 2)), np.ones(4, int))]\n"
 
 
-def interrupted(folder: Path, at: str, *, writing: float, refitting: float, ignored: bool = False) -> tuple[int, str]:
-    """Exit code and stderr of a run that gets SIGINT when it says `at`; `ignored`: as a shell starts it in the background."""
+def interrupted(
+    folder: Path, at: str, *, writing: float, refitting: float, ignored: bool = False, sent: int = signal.SIGINT
+) -> tuple[int, str]:
+    """Exit code and stderr of a run that is `sent` a signal when it says `at`; `ignored`: as a shell starts background jobs."""
     (folder / "own.py").write_text(OWN)
     (folder / "slow.py").write_text(SLOW)
     root = str(Path(cli.__file__).parents[2])
@@ -74,7 +76,7 @@ def interrupted(folder: Path, at: str, *, writing: float, refitting: float, igno
         for line in process.stdout:
             if line.strip() == at:
                 time.sleep(0.1)
-                process.send_signal(signal.SIGINT)
+                process.send_signal(sent)
                 break
         _, error = process.communicate(timeout=60)
     return process.returncode, error
@@ -84,6 +86,13 @@ def interrupted(folder: Path, at: str, *, writing: float, refitting: float, igno
 def test_ctrl_c_leaves_nothing_behind(tmp_path, at, ignored) -> None:
     code, error = interrupted(tmp_path, at, writing=30, refitting=30 if at == "refitting" else 0, ignored=ignored)
     assert code == 130
+    assert "interrupted" in error and "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.py", "slow.py"]
+
+
+def test_sigterm_is_answered_as_ctrl_c_is(tmp_path) -> None:
+    code, error = interrupted(tmp_path, "refitting", writing=0, refitting=30, sent=signal.SIGTERM)
+    assert code == 143
     assert "interrupted" in error and "Traceback" not in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.py", "slow.py"]
 

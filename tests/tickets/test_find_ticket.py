@@ -21,12 +21,14 @@ from annealsubnet.tickets import (
     Blocks,
     annealed,
     edge_popup,
+    evidence,
     find_ticket,
     genetic,
     greedy_exchanges,
     initialize,
     latent_scores,
     random_masks,
+    rounds,
     sampled,
     supermask,
 )
@@ -148,14 +150,41 @@ def test_a_resumed_search_gives_the_same_ticket(case, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         find_ticket(network, batches, report=interrupt, state_file=path, **options)
-    rounds = []
-    resumed = find_ticket(network, batches, state_file=path, resume=True, report=lambda c: rounds.append(c.round), **options)
-    assert same(whole, resumed) and rounds == [24, 32, 40]
+    checked = []
+    resumed = find_ticket(network, batches, state_file=path, resume=True, report=lambda c: checked.append(c.round), **options)
+    assert same(whole, resumed) and checked == [24, 32, 40]
     with pytest.raises(ValueError, match="other settings: seed"):
         find_ticket(network, batches, state_file=path, resume=True, **{**options, "seed": 4})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged"):
         find_ticket(network, batches, state_file=path, resume=True, **options)
+
+
+@pytest.mark.parametrize("lived", [9, 14])
+def test_a_killed_search_goes_on_from_the_round_that_was_written_last(case, lived, tmp_path, monkeypatch):
+    network, batches = case
+    options = {"passes": 2, "batch_size": 20, "seed": 3, "checks": 5, "state_file": tmp_path / "search.npz"}
+    whole = find_ticket(network, batches, **options)
+    original, done = evidence.stepper, []
+
+    def mortal(*words):
+        step = original(*words)
+
+        def killed(progress, start):
+            if progress.done == lived:
+                raise SystemError
+            done.append(progress.done)
+            return step(progress, start)
+
+        return killed
+
+    monkeypatch.setattr(evidence, "stepper", mortal)
+    monkeypatch.setattr(rounds, "UNWRITTEN_SECONDS", 0.0)
+    with pytest.raises(SystemError):
+        find_ticket(network, batches, **options)
+    lived = -1
+    assert same(whole, find_ticket(network, batches, resume=True, **options))
+    assert done == list(range(40))
 
 
 @pytest.mark.parametrize("place", ["measure", "predict"])
