@@ -150,7 +150,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     start = time.perf_counter()
-    sections: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = [
+    sections: list[tuple[str, Callable[[], Iterable[dict[str, Any]]]]] = [
         (
             name,
             compilation if name == "compilation" else functools.partial(SECTIONS[name], quick=chosen.quick, seed=chosen.seed),
@@ -158,10 +158,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
         for name in wanted
     ]
     for name, section in sections:
-        new = section()
-        rows += new
-        write_rows(rows, chosen.out / "results.csv")
-        for row in new:
+        for row in section():
+            rows.append(row)
+            write_rows(rows, chosen.out / "results.csv")
             if row.get("summary"):
                 print(f"{name}: {row['summary']}", flush=True)
     config = {"quick": chosen.quick, "seed": chosen.seed, "seconds": time.perf_counter() - start, **machine()}

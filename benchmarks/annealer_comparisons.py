@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -410,11 +410,12 @@ def sparse_device_run(quick: bool, seed: int) -> DeviceRun:
     return DeviceRun(f"flips, sparse {size} x 16 reads", run, size * 16, sweeps, moved, energies, processors, 10, 1.0)
 
 
-def device(*, quick: bool, seed: int) -> list[Row]:
+def device(*, quick: bool, seed: int) -> Iterator[Row]:
     """JAX's kernels on the device that JAX has, and whole calls of `sample` with either backend."""
     most = copy_rate(quick)
-    rows = [row for run in dense_device_runs(quick, seed) for row in run.rows(most)]
-    rows += sparse_device_run(quick, seed).rows(most)
+    for run in dense_device_runs(quick, seed):
+        yield from run.rows(most)
+    yield from sparse_device_run(quick, seed).rows(most)
     cases = [("dense 64", 64, None, 16)] if quick else [
         ("dense 1024", 1024, None, 64), ("dense 1024", 1024, None, 1024), ("sparse 10,000", 10_000, 8, 256)
     ]  # fmt: skip
@@ -427,16 +428,19 @@ def device(*, quick: bool, seed: int) -> list[Row]:
             # The first of two compiles.
             taken[backend], found = min((timed_by_the_clock(call) for _ in range(2)), key=lambda pair: pair[0])
             energies[backend] = float(found.record.energy.mean())
-            row = {"section": "device", "problem": problem, "sampler": f'backend="{backend}"'}
-            rows.append(row | {"seconds": taken[backend], "mean_energy": energies[backend]})
+        rows: list[Row] = [
+            {"section": "device", "problem": problem, "sampler": f'backend="{backend}"'}
+            | {"seconds": taken[backend], "mean_energy": energies[backend]}
+            for backend in taken
+        ]
         rows[-1]["summary"] = (
             f"{problem}: {taken['jax'] * 1e3:.0f} ms with JAX, {taken['numba'] * 1e3:.0f} ms with numba; "
             f"mean energy {energies['jax']:.6g} against {energies['numba']:.6g}"
         )
-    return rows
+        yield from rows
 
 
-SECTIONS: dict[str, Callable[..., list[Row]]] = {
+SECTIONS: dict[str, Callable[..., Iterable[Row]]] = {
     "speed": speed,
     "target": target,
     "cardinality": cardinality,
