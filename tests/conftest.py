@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# On a GPU (JAX_PLATFORMS=cuda,cpu) networks would multiply in TF32, and laws hold to three digits only.
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax

@@ -13,7 +13,7 @@ from annealsubnet.solvers.compiled import Compiled, Energy, Groups, centered, co
 from annealsubnet.solvers.lanes import anneal_reads_in_lanes
 from annealsubnet.solvers.options import NUM_READS, ONLY_NUMBA, Options
 from annealsubnet.solvers.reads import anneal_reads
-from annealsubnet.solvers.running import Stops, keys_for, run_reads
+from annealsubnet.solvers.running import SUMMED, SUMS, Stops, keys_for, run_reads
 from annealsubnet.solvers.schedules import default_beta_range, settled_beta_range
 from annealsubnet.solvers.tabu import walk_reads
 from annealsubnet.solvers.tempering import temper_reads
@@ -92,7 +92,7 @@ def anneal(energy: Energy, groups: Groups, states: np.ndarray, options: Options,
         "tabu_steps": int(counts[used, 4].sum()),
         "stopped_by": reason or (None if met is None else "target"),
     }
-    return Annealed(answer, exact.of(answer), info)
+    return Annealed(answer, exact.of(answer, num_threads=options.num_threads), info)
 
 
 def _run(
@@ -128,11 +128,12 @@ def _run(
         if num_steps:
             walk_reads(model, num_steps, keys, target, stop, states, begin, end, counts)
 
+    tried = energy.size * (options.sweeps * (options.num_replicas or 1) + num_steps / LANES)
     return run_reads(
         kernel,
         len(states),
         num_threads=options.num_threads,
-        proposals=float(len(states)) * energy.size * (options.sweeps * (options.num_replicas or 1) + num_steps / LANES),
+        proposals=len(states) * (tried + SUMS * energy.entries / SUMMED),
         stops=Stops(options.time_limit, options.interrupt_function),
         multiple=LANES if in_lanes else 1,
     )

@@ -12,7 +12,7 @@ from typing import Any
 from numba import njit
 from numba.extending import overload, register_jitable
 
-from annealsubnet.solvers.vectors import add_row
+from annealsubnet.solvers.vectors import add_row, kept_sum
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 # For functions that only compiled code calls: without the wrapper for Python (a third of the compilation, with that for C).
@@ -100,11 +100,7 @@ def kept_couplings(couplings, i, signs, stride):
 @overload(kept_couplings)
 def _kept_couplings(couplings, i, signs, stride):
     def dense(couplings, i, signs, stride):
-        total = 0.0
-        for j in range(stride):
-            if signs[j] < 0:
-                total += couplings[0][i * stride + j]
-        return total
+        return kept_sum(couplings[0], i * stride, signs)
 
     def sparse(couplings, i, signs, stride):
         starts, columns, values = couplings

@@ -14,20 +14,19 @@ from annealsubnet.solvers.couplings import OPTIONS
 
 
 @njit(**OPTIONS)
-def dense_energies(linear, couplings, states):
-    """linear·x + ½ xᵀ couplings x for every row x (0 or 1, int8) of `states`."""
-    reads, size = states.shape
-    fields = np.zeros((reads, size))
-    energies = np.zeros(reads)
+def dense_energies(linear, couplings, states, begin, end, energies):
+    """linear·x + ½ xᵀ couplings x, into `energies`, for the rows x (0 or 1, int8) of `states` from `begin` to `end`."""
+    size = linear.size
+    fields = np.zeros((end - begin, size))
+    energies[begin:end] = 0.0
     # A row of couplings stays in the nearest cache while it is added for every read that has its variable.
     for i in range(size):
-        for read in range(reads):
+        for read in range(begin, end):
             if states[read, i] != 0:
                 energies[read] += linear[i]
                 for j in range(size):
-                    fields[read, j] += couplings[i, j]
-    for read in range(reads):
+                    fields[read - begin, j] += couplings[i, j]
+    for read in range(begin, end):
         for j in range(size):
             if states[read, j] != 0:
-                energies[read] += 0.5 * fields[read, j]
-    return energies
+                energies[read] += 0.5 * fields[read - begin, j]

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from annealsubnet.arguments import check_whole
 from annealsubnet.solvers.options import NUM_SWEEPS
-from annealsubnet.solvers.running import Stops, run_reads
+from annealsubnet.solvers.running import SUMMED, SUMS, Stops, run_reads
 from annealsubnet.solvers.schedules import checked_range
 
 # Couplings and their transpose may differ by so much of the largest: more than float32 rounds, of which the kernels make them.
@@ -106,7 +106,7 @@ def sample_many(
             state == "best", begin, end, stop, out,
         )  # fmt: skip
 
-    proposals = float(sizes.sum()) * num_reads * num_sweeps
+    proposals = num_reads * float((sizes * num_sweeps + SUMS * sizes**2 / SUMMED).sum())
     run_reads(kernel, problems, num_threads=num_threads, proposals=proposals, stops=Stops())
     with np.errstate(divide="ignore"):
         return ManySamples(out[0], out[1], sizes.copy(), 1.0 / out[2], seed)

@@ -18,6 +18,9 @@ _SMALL = 2_000_000
 _POLL_SECONDS = 0.005
 # Proposals in a part: about a millisecond, so that handing it out costs little and no thread waits long for the last.
 _PART = 200_000
+# Couplings that are summed in about the time of one proposal, and how often a read sums all of its own: at the start, the
+# end, and in the passes of its descent.
+SUMMED, SUMS = 16, 4
 _NEVER = np.iinfo(np.int64).max
 
 

@@ -198,6 +198,36 @@ def add_row(typing: Any, fields: Any, matrix: Any, at: Any, factor: Any) -> Any:
     return types.void(_FLOAT_ARRAY, _FLOAT_ARRAY, types.intp, types.float32), generate
 
 
+@intrinsic
+def kept_sum(typing: Any, matrix: Any, at: Any, signs: Any) -> Any:
+    """Sum, in float64, of `matrix[at : at + signs.size]` where the sign is negative; their size is a multiple of sixteen.
+
+    Sixteen sums side by side, added up in halves at the end: the same on every machine.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        doubles = ir.VectorType(ir.DoubleType(), LANES)
+        size = builder.extract_value(context.make_array(signature.args[2])(context, builder, arguments[2]).shape, 0)
+        one, step = ir.Constant(size.type, 0), ir.Constant(size.type, LANES)
+        sums = cgutils.alloca_once_value(builder, ir.Constant(doubles, [0.0] * LANES))
+        with cgutils.for_range_slice(builder, one, size, step) as (column, _):
+            row = _load(context, builder, signature.args[0], arguments[0], builder.add(arguments[1], column))
+            sign = _load(context, builder, signature.args[2], arguments[2], column)
+            kept = builder.select(builder.fcmp_ordered("<", sign, _constant(_FLOATS, 0.0)), row, _constant(_FLOATS, 0.0))
+            builder.store(builder.fadd(builder.load(sums), builder.fpext(kept, doubles)), sums)
+        total, width = builder.load(sums), LANES
+        while width > 1:
+            width //= 2
+            halves = (
+                builder.shuffle_vector(total, total, ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width))))
+                for first in (0, width)
+            )
+            total = builder.fadd(*halves)
+        return builder.extract_element(total, ir.Constant(_I32, 0))
+
+    return types.float64(_FLOAT_ARRAY, types.intp, _FLOAT_ARRAY), generate
+
+
 def _states(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
     """Sixteen reads' states of one variable as bits."""
     pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dimod
 import numpy as np
@@ -65,3 +66,21 @@ def test_one_thread_beside_the_callers_answers_as_the_caller(arrays, monkeypatch
         answers.append(Annealer().sample(bqm, num_kept=9, **options).record.sample)
     np.testing.assert_array_equal(answers[0], answers[2])
     np.testing.assert_array_equal(answers[1], answers[3])
+
+
+def test_descents_are_work_too(arrays, monkeypatch):
+    """Reads without a sweep, as after an accelerator's, are handed to threads when their sums are many."""
+    used = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, size):
+            used.append(size)
+            super().__init__(size)
+
+    monkeypatch.setattr("annealsubnet.solvers.running.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("annealsubnet.solvers.running.default_num_threads", lambda: 2)
+    bqm = dimod.BinaryQuadraticModel(*arrays, 0.0, "BINARY")
+    few, many = (Annealer().sample(bqm, num_reads=reads, num_sweeps=0, seed=0) for reads in (8, 800))
+    assert used == [2, 2]  # the descents and the energies of many
+    for found in (few, many):
+        np.testing.assert_allclose(found.record.energy, bqm.energies((found.record.sample, range(300))), rtol=1e-12)
