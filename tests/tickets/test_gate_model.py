@@ -80,7 +80,7 @@ def test_prices_hold_units_or_close_them(wide):
 
 @pytest.mark.parametrize(
     ("options", "count"),
-    [({"keep": 0.25}, 16), ({"keep": 16, "scope": "network"}, 16), ({"keep": 0.25, "keep_from": 0.75}, 16)],
+    [({"keep": 0.5}, 32), ({"keep": 32, "scope": "network"}, 32), ({"keep": 0.5, "keep_from": 0.75}, 32)],
 )
 def test_a_search_keeps_what_was_asked_for_and_performs(wide, options, count):
     network, batches = wide
