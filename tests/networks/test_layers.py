@@ -1,5 +1,7 @@
 """Every layer is a matrix product: patches times matrix = what the layer returned."""
 
+import tracemalloc
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,3 +100,23 @@ def test_a_large_layer_makes_no_object_for_each_weight():
     network = as_network(model, np.zeros((1, 4096), np.float32))
     (layer,) = network.layers.values()
     assert layer.matrix(np.asarray(network.params["kernel"])).base is not None
+
+
+class LongAttention(nnx.Module):
+    def __init__(self, rngs):
+        self.fc, self.attention = nnx.Linear(2, 4, rngs=rngs), nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+
+    def __call__(self, x):
+        return self.attention(self.fc(x))
+
+
+def test_following_labels_takes_no_memory_for_every_pair_of_tokens():
+    """A label a weight of this attention would be 256 MiB an operation."""
+    model = build(LongAttention)
+    tracemalloc.start()
+    try:
+        network = as_network(model, np.zeros((1, 2**12, 2), np.float32))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert list(network.heads) == ["attention"] and most < 2**26
