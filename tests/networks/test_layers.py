@@ -102,6 +102,35 @@ def test_a_large_layer_makes_no_object_for_each_weight():
     assert layer.matrix(np.asarray(network.params["kernel"])).base is not None
 
 
+class Activated(nnx.Linear):
+    def __call__(self, x):
+        return nnx.relu(super().__call__(x))
+
+
+class LinenActivated(nn.Dense):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(super().__call__(x))
+
+
+def low_rank(rngs):
+    return nnx.LoRALinear(4, 3, lora_rank=2, b_initializer=nnx.initializers.normal(), rngs=rngs)
+
+
+@pytest.mark.parametrize("kind", [lambda rngs: Activated(4, 3, rngs=rngs), low_rank, LinenActivated(3)])
+def test_what_a_subclass_adds_is_not_the_layer(kind):
+    inputs = noise((5, 4))
+    if isinstance(kind, nn.Module):
+        check_product(from_linen(kind, kind.init(jax.random.key(0), inputs)), inputs)
+    else:
+        check_product(build(kind), inputs)
+
+
+def test_a_linen_layer_in_remat():
+    module, inputs = nn.remat(nn.Dense)(3), noise((5, 4))
+    check_product(from_linen(module, module.init(jax.random.key(0), inputs)), inputs)
+
+
 class LongAttention(nnx.Module):
     def __init__(self, rngs):
         self.fc, self.attention = nnx.Linear(2, 4, rngs=rngs), nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
