@@ -78,6 +78,8 @@ def evaluate(model: Any, batches: Batches, mask: Mask | None = None, *, loss: Lo
         1.0
     """
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
+    if mask is not None:
+        mask.check_network(network)
     params = network.params if mask is None else mask.multiply(network.params)
     step = _step(network.model.call, loss)
     total_loss, correct, examples = 0.0, 0.0, 0
