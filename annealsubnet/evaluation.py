@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import nan, prod
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
-from annealsubnet.networks import Network, Params, as_network
+from annealsubnet.networks import Model, Network, Params, as_network
 from annealsubnet.statistics.passes import labeled_for
 from annealsubnet.statistics.streams import as_wide
 
@@ -78,8 +77,10 @@ def evaluate(model: Any, batches: Batches, mask: Mask | None = None, *, loss: Lo
         1.0
     """
     network = as_network(model, None if isinstance(model, Network) else first_inputs(batches))
+    if mask is not None:
+        mask.check_network(network)
     params = network.params if mask is None else mask.multiply(network.params)
-    step = _step(network.model.call, loss)
+    step = _step(network.model, loss)
     total_loss, correct, examples = 0.0, 0.0, 0
     for inputs, labels in labeled_for(network, batches, loss):
         batch_loss, batch_correct = step(params, inputs, labels)
@@ -103,11 +104,10 @@ def operations(network: Network) -> int:
     return sum(2 * times[name] * prod(layer.shape) for name, layer in network.layers.items())
 
 
-@lru_cache(maxsize=8)
-def _step(call: Callable[[Params, Any], jax.Array], loss: Loss) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Sums of the loss and of correct answers over one batch; kept, so that the same model compiles once."""
+def _step(model: Model, loss: Loss) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Sums of the loss and of correct answers over one batch; kept with the model, which then compiles once."""
+    call = model.call
 
-    @jax.jit
     def step(params: Params, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         outputs = as_wide(call(params, inputs))
         values = loss.value(outputs, labels)
@@ -115,7 +115,7 @@ def _step(call: Callable[[Params, Any], jax.Array], loss: Loss) -> Callable[...,
             return jnp.sum(values), jnp.asarray(nan)
         return jnp.sum(values), jnp.sum(jnp.argmax(outputs, axis=-1) == labels)
 
-    return step
+    return model.programs.setdefault(("evaluate", loss), jax.jit(step))
 
 
 def _counts(network: Network, params: Params, mask: Mask | None) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -110,9 +111,19 @@ def _contents(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> C
             Slot(path, first_axis, num_axes, _units(tensors[f"slot:{number}:{name}"], size))
             for number, (path, first_axis, num_axes) in enumerate(site["slots"])
         )
+        for slot in slots[name]:
+            _check_slot(slot, shape, shapes[slot.path])
     example = header["example"]
     struct = None if example is None else jax.ShapeDtypeStruct(tuple(example["shape"]), example["dtype"])
     return header["unit"], kept, slots, shapes, struct
+
+
+def _check_slot(slot: Slot, units: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise unless a slot numbers axes that its parameter has, or, where it numbers none, is a whole kernel of weights."""
+    numbered = shape[slot.first_axis : slot.first_axis + slot.num_axes]
+    fits = slot.unit_of_index.size == prod(numbered) if slot.unit_of_index.size else shape == units
+    if not fits or len(numbered) != slot.num_axes:
+        raise ValueError(f"a slot of {slot.path!r} does not fit the shape {shape}")
 
 
 def _units(unit_of_index: np.ndarray, size: int) -> np.ndarray:

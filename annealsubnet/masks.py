@@ -113,6 +113,18 @@ class Mask:
                 is_found = "is missing in this model" if found is None else f"has shape {found} in this model"
                 raise ValueError(f"The mask was made for another model: parameter {path!r} {is_found}, {shape} in the mask.")
 
+    def check_network(self, network: Network) -> None:
+        """Raise unless a traced network has the mask's parameters, and its units where the mask has them.
+
+        Raises:
+            ValueError: as `check`; or naming the first site that is missing or has another size.
+        """
+        self.check(network.params)
+        for name, kept in self.kept.items() if self.unit != "weight" else ():
+            site = network.sites(self.unit).get(name)
+            if site is None or site.size != len(kept):
+                raise ValueError(f"The mask was made for another model: this one has no {len(kept)} {self.unit}s at {name!r}.")
+
     def multiply(self, params: Params) -> dict[str, Any]:
         """The flat parameters with zeros for removed units.
 

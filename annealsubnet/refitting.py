@@ -75,6 +75,7 @@ def refit(
     """
     check_loss(loss)
     network = as_network(model, first_inputs(batches))
+    mask.check_network(network)
     layers = [name for name, layer in network.layers.items() if not kept_weights(network, mask, layer).all()]
     wanted = False if curvature is None and mask.unit != "weight" else curvature
     weighed = weighed_by(network, batches, layers, loss, wanted=wanted)

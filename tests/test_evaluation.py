@@ -1,5 +1,8 @@
 """Evaluation: what a network does, and what it costs, counted by hand."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from annealsubnet.evaluation import evaluate, positions
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.masks import Mask
-from annealsubnet.networks import from_function
+from annealsubnet.networks import from_function, from_nnx
 from tests.models import EXAMPLES
 
 
@@ -118,3 +121,14 @@ def test_it_compiles_once():
         evaluate(network, [(inputs, labels)] * 3, loss=loss)
         evaluate(network, [(inputs, labels)], mask, loss=loss)
     assert len(calls) == 1
+
+
+def test_it_keeps_no_model_alive():
+    """What it compiles holds the model's arrays, so it must go when the model goes."""
+    example = EXAMPLES["mlp"]()
+    model = from_nnx(example.nnx)
+    held = weakref.ref(model.call)
+    evaluate(model, [data(example)])
+    del model
+    gc.collect()
+    assert held() is None

@@ -1,6 +1,7 @@
 """Masks: zeros where units are removed, in every form, in files and under any optimizer."""
 
 import json
+import re
 import tracemalloc
 from functools import partial
 from time import perf_counter
@@ -13,9 +14,11 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
+from annealsubnet.evaluation import evaluate
 from annealsubnet.masks import Mask, masked, weight_layers
 from annealsubnet.networks import as_model, as_network
-from tests.models import EXAMPLES, build
+from annealsubnet.refitting import refit
+from tests.models import EXAMPLES, NnxMlp, build
 
 
 def random_mask(network, unit, seed=0):
@@ -94,6 +97,23 @@ def test_a_truncated_file(tmp_path):
             Mask.load(path)
 
 
+def test_a_file_whose_header_and_arrays_disagree(tmp_path):
+    """Every name in the header with one letter changed, and every number of an axis."""
+    path = tmp_path / "mask.safetensors"
+    random_mask(EXAMPLES["mlp"]().network(), "neuron").save(path)
+    whole = path.read_bytes()
+    for name in (b"fc1/kernel", b"fc1/bias", b"fc2", b"slot:1:fc1", b"kept:fc1"):
+        for place in [match.start() for match in re.finditer(name, whole)]:
+            path.write_bytes(whole[:place] + b"F" + whole[place + 1 :])
+            with pytest.raises(ValueError, match="is a mask file that is damaged"):
+                Mask.load(path)
+    for old, new in ((b'kernel\\", 1, 1]', b'kernel\\", 0, 1]'), (b'bias\\", 0, 1]', b'bias\\", 3, 1]')):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match=r"damaged.*does not fit the shape"):
+            Mask.load(path)
+
+
 def test_foreign_files(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"a": np.ones(3)}, path)
@@ -133,6 +153,21 @@ def test_a_mask_for_another_model():
     mask = random_mask(as_network(narrow, np.ones((1, 6), np.float32)), "neuron")
     with pytest.raises(ValueError, match=r"'layers/0/kernel' has shape \(6, 9\) in this model, \(6, 8\) in the mask"):
         mask.apply(wider)
+
+
+@pytest.mark.parametrize("use", [refit, lambda model, mask, batches: evaluate(model, batches, mask)])
+def test_a_mask_for_another_model_in_a_refit_and_an_evaluation(use):
+    inputs, labels = np.ones((4, 6), np.float32), np.zeros(4, int)
+    mask = random_mask(EXAMPLES["mlp"]().network(), "neuron")
+    wider = build(lambda rngs: NnxMlp((jax.nn.relu, jnp.tanh), rngs))
+    wider.fc1.kernel, wider.fc1.bias = nnx.Param(jnp.ones((6, 9))), nnx.Param(jnp.ones(9))
+    wider.fc2.kernel = nnx.Param(jnp.ones((9, 7)))
+    with pytest.raises(ValueError, match=r"'fc1/kernel' has shape \(6, 9\) in this model, \(6, 8\) in the mask"):
+        use(wider, mask, [(inputs, labels)])
+    # The same parameters, and neurons that cannot be followed.
+    mixing = NnxMlp((jnp.sort, jnp.tanh), nnx.Rngs(0))
+    with pytest.raises(ValueError, match="this one has no 8 neurons at 'fc1'"):
+        use(mixing, mask, [(inputs, labels)])
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,20 @@ def test_code_that_fixes_sizes_is_refused(kind, says):
         shrink(model, mask)
 
 
+class Rematerialized(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.out = nnx.Linear(4, 6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(nnx.remat(lambda layer, x: nnx.relu(layer(x)))(self.first, x))
+
+
+def test_a_module_whose_layers_are_rematerialized():
+    model, inputs = build(Rematerialized), np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    mask = random_mask(as_network(model, inputs), "neuron")
+    np.testing.assert_allclose(shrink(model, mask)(inputs), mask.apply(model)(inputs), rtol=1e-5, atol=1e-6)
+
+
 def test_other_refusals():
     example = EXAMPLES["mlp"]()
     network = example.network()

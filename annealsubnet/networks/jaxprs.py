@@ -9,6 +9,7 @@ from annealsubnet.networks.taps import tap_in_p
 
 # Equations that run their jaxpr any number of times, or not at all.
 _LOOPS = ("scan", "while", "cond")
+_DRAWS = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform")
 
 
 def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
@@ -27,6 +28,15 @@ def subprogram(equation: Any) -> ClosedJaxpr | None:
     if isinstance(inner, Jaxpr):
         return ClosedJaxpr(inner, ())
     return inner if isinstance(inner, ClosedJaxpr) else None
+
+
+def draws_in(jaxpr: Any) -> bool:
+    """Whether random numbers are drawn anywhere inside a jaxpr."""
+    equations = getattr(jaxpr, "jaxpr", jaxpr).eqns
+    return any(
+        equation.primitive.name in _DRAWS or any(draws_in(inner) for inner in jaxprs_in_params(equation.params))
+        for equation in equations
+    )
 
 
 def layers_in(jaxpr: Any) -> list[str]:

@@ -5,6 +5,9 @@ of their own; elementwise functions, pooling, reshapes and BatchNorm hand labels
 which neuron feeds each of its inputs. Where two labels meet in one element (a residual sum, a product with a gate) the two
 neurons are tied: they can only be removed together. Where labels meet in a sum over channels (LayerNorm, softmax) the
 result is `MIXED`.
+
+Labels seldom differ between positions, so arrays of them are views that repeat one element along such axes (stride 0), and are
+computed with at their core: the attention weights of a thousand tokens would otherwise take gigabytes.
 """
 
 from collections import Counter
@@ -25,9 +28,9 @@ NONE, DATA, MIXED = 0, 1, -1
 
 _ELEMENTWISE_NAMES = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh
-    digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min
-    mul ne neg nextafter not optimization_barrier or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt
-    square stop_gradient sub tan tanh xor
+    device_put digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic
+    lt max min mul name ne neg nextafter not optimization_barrier or pow real reduce_precision rem round rsqrt select_n
+    sharding_constraint sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 # After these a closed neuron is not silent if the other operand speaks.
@@ -47,6 +50,7 @@ class Flow:
         inputs: labels of the channels that enter each layer, `[channels]`.
         ties: pairs of labels that meet in one element.
         norms: the BatchNorm that alone reads a layer's outputs, with nothing in between, and can silence them by its scale.
+        every_norm: all BatchNorms by name.
         norm_inputs: labels of the channels that enter each BatchNorm, `[channels]`.
         normalized: labels that were mixed in a sum over channels, with the primitive that did it.
         blocked: labels that entered something that cannot be followed, with its name.
@@ -58,6 +62,7 @@ class Flow:
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     ties: list[np.ndarray] = field(default_factory=list)
     norms: dict[str, Norm] = field(default_factory=dict)
+    every_norm: dict[str, Norm] = field(default_factory=dict)
     norm_inputs: dict[str, np.ndarray] = field(default_factory=dict)
     normalized: dict[int, str] = field(default_factory=dict)
     blocked: dict[int, str] = field(default_factory=dict)
@@ -85,7 +90,7 @@ def follow(closed: ClosedJaxpr, num_params: int) -> Flow:
     """
     flow = Flow()
     invars = closed.jaxpr.invars
-    arguments = [_Value(np.full(var.aval.shape, NONE if number < num_params else DATA)) for number, var in enumerate(invars)]
+    arguments = [_Value(_all(NONE if number < num_params else DATA, var.aval.shape)) for number, var in enumerate(invars)]
     outputs = _walk(closed.jaxpr, closed.consts, arguments, flow)
     flow.output = np.unique(np.concatenate([value.labels.ravel() for value in outputs]))
     return flow
@@ -94,6 +99,9 @@ def follow(closed: ClosedJaxpr, num_params: int) -> Flow:
 def _walk(jaxpr: Jaxpr, consts: Any, arguments: list[_Value], flow: Flow) -> list[_Value]:
     readers = Counter(atom for equation in jaxpr.eqns for atom in equation.invars if not isinstance(atom, Literal))
     readers.update(atom for atom in jaxpr.outvars if not isinstance(atom, Literal))
+    last = {
+        atom: number for number, equation in enumerate(jaxpr.eqns) for atom in equation.invars if not isinstance(atom, Literal)
+    }
     values: dict[Any, _Value] = {}
 
     def write(variables: Any, results: list[_Value]) -> None:
@@ -102,16 +110,20 @@ def _walk(jaxpr: Jaxpr, consts: Any, arguments: list[_Value], flow: Flow) -> lis
 
     write(jaxpr.invars, arguments)
     for var, const in zip(jaxpr.constvars, consts, strict=True):
-        values[var] = _Value(np.full(np.shape(const), NONE), const)
+        values[var] = _Value(_all(NONE, np.shape(const)), const)
 
     def read(atom: Any) -> _Value:
         if isinstance(atom, Literal):
-            return _Value(np.full(np.shape(atom.val), NONE), atom.val)
+            return _Value(_all(NONE, np.shape(atom.val)), atom.val)
         return values[atom]
 
-    for equation in jaxpr.eqns:
+    results = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    for number, equation in enumerate(jaxpr.eqns):
         operands = [read(atom) for atom in equation.invars]
         write(equation.outvars, _step(equation, operands, flow))
+        for atom in {atom for atom in equation.invars if not isinstance(atom, Literal)} - results:
+            if last[atom] == number:
+                del values[atom]
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -128,19 +140,18 @@ def _step(equation: Any, operands: list[_Value], flow: Flow) -> list[_Value]:
     shapes = [var.aval.shape for var in equation.outvars]
     if all(operand.constant is not None for operand in operands):
         return _evaluate(equation, operands)
-    if not any(operand.labels.any() for operand in operands):
-        return [_Value(np.full(shape, NONE)) for shape in shapes]
+    if not any(_core(operand.labels).any() for operand in operands):
+        return [_Value(_all(NONE, shape)) for shape in shapes]
     if name in _ELEMENTWISE:
         labels = _combine([operand.labels for operand in operands], shapes[0], flow)
-        if name in _SUMS and any((operand.labels == MIXED).any() for operand in operands):
-            unlabeled = np.logical_or.reduce([np.broadcast_to(operand.labels == MIXED, shapes[0]) for operand in operands])
-            _note(flow.normalized, labels[unlabeled], f"{name!r} with what is no layer's output")
+        if name in _SUMS:
+            _note_mixed(operands, labels, flow.normalized, f"{name!r} with what is no layer's output")
         origin = operands[0].origin if name in ("convert_element_type", "copy", "copy_p") else None
         return [_Value(labels, origin=origin)] * len(shapes)
     if name in _REDUCTIONS:
         return [_Value(_merge_axes(operands[0].labels, params["axes"], name, flow.normalized))]
     if name in _POOLS:
-        return [_Value(_pool(equation, operands[0].labels, name, flow))]
+        return [_Value(_pool(equation, operands[0].labels, name, shapes[0], flow))]
     if name in ("dot_general", "conv_general_dilated"):
         return [_Value(_contract(equation, operands, shapes[0], flow))]
     if name in _MOVES:
@@ -152,7 +163,7 @@ def _step(equation: Any, operands: list[_Value], flow: Flow) -> list[_Value]:
         return [_Value(np.asarray(moved, np.int64)) for moved in bind(equation, [jax.numpy.asarray(array) for array in arrays])]
     for operand in operands:
         _note(flow.blocked, operand.labels, name)
-    return [_Value(np.full(shape, MIXED)) for shape in shapes]
+    return [_Value(_all(MIXED, shape)) for shape in shapes]
 
 
 def _refuse_layers_in_loops(equation: Any) -> None:
@@ -171,6 +182,7 @@ def _enter(spec: Spec, operand: _Value, flow: Flow) -> _Value:
     if isinstance(spec, Norm):
         if spec.name in flow.norm_inputs:
             raise ValueError(f"BatchNorm {spec.name!r} is called twice in one pass; a shared layer is not supported.")
+        flow.every_norm[spec.name] = spec
         least, most = (bound(operand.labels, axis=tuple(range(operand.labels.ndim - 1))) for bound in (np.min, np.max))
         flow.norm_inputs[spec.name] = np.where(least == most, most, MIXED)
         # Without a scale, or with one for several neurons, it cannot be made to answer a closed neuron by zero.
@@ -184,7 +196,7 @@ def _enter(spec: Spec, operand: _Value, flow: Flow) -> _Value:
     merged = _merge_axes(operand.labels, axes, f"{spec.name!r} at some positions only", flow.blocked)
     flow.inputs[spec.name] = merged.ravel()
     # Inside the layer nothing is followed: its outputs get labels of their own.
-    return _Value(np.full(operand.labels.shape, NONE))
+    return _Value(_all(NONE, operand.labels.shape))
 
 
 def _leave(spec: Spec, operand: _Value, flow: Flow) -> _Value:
@@ -202,28 +214,42 @@ def _leave(spec: Spec, operand: _Value, flow: Flow) -> _Value:
     return _Value(np.broadcast_to(channels, shape), origin=spec.name)
 
 
+def _all(label: int, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of one label."""
+    return np.broadcast_to(np.int64(label), shape)
+
+
+def _core(labels: np.ndarray) -> np.ndarray:
+    """One element along each axis on which a view repeats itself."""
+    return labels[(..., *(slice(0, 1) if stride == 0 else slice(None) for stride in labels.strides))]
+
+
 def _combine(operands: list[np.ndarray], shape: tuple[int, ...], flow: Flow) -> np.ndarray:
-    result = np.full(shape, NONE)
+    result = np.full((1,) * len(shape), NONE)
     for labels in operands:
-        labels = np.broadcast_to(labels, shape)
+        result, labels = np.broadcast_arrays(result, _core(np.broadcast_to(labels, shape)))
         clash = (result > 0) & (labels > 0) & (result != labels)
         if clash.any():
             flow.ties.append(np.unique(np.stack([result[clash], labels[clash]], 1), axis=0))
         result = np.where((result > 0) | (labels == NONE), result, labels)
-    return result
+    return np.broadcast_to(result, shape)
 
 
 def _merge_axes(labels: np.ndarray, axes: Any, what: str, book: dict[int, str]) -> np.ndarray:
     """One label for all elements along `axes`: theirs if they agree, else MIXED."""
-    axes = tuple(int(axis) for axis in axes)
-    least, most = labels.min(axis=axes), labels.max(axis=axes)
+    axes, core = tuple(int(axis) for axis in axes), _core(labels)
+    least, most = core.min(axis=axes), core.max(axis=axes)
     mixed = least != most
     if mixed.any():
         _note(book, labels, what)
-    return np.where(mixed, MIXED, most)
+    shape = [size for axis, size in enumerate(labels.shape) if axis not in axes]
+    return np.broadcast_to(np.where(mixed, MIXED, most), shape)
 
 
-def _pool(equation: Any, labels: np.ndarray, name: str, flow: Flow) -> np.ndarray:
+def _pool(equation: Any, labels: np.ndarray, name: str, shape: tuple[int, ...], flow: Flow) -> np.ndarray:
+    core, sizes = _core(labels), equation.params["window_dimensions"]
+    if all(found == 1 or (size == 1 and found == out) for found, size, out in zip(core.shape, sizes, shape, strict=True)):
+        return np.broadcast_to(core, shape)
     keys = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
     window = [equation.params[key] for key in keys]
     big = np.int32(np.iinfo(np.int32).max)
@@ -240,42 +266,55 @@ def _contract(equation: Any, operands: list[_Value], shape: tuple[int, ...], flo
     if equation.primitive.name == "conv_general_dilated":
         for operand in operands:
             _note(flow.blocked, operand.labels, "an untapped convolution")
-        return np.full(shape, MIXED)
+        return _all(MIXED, shape)
     (contract, batch) = equation.params["dimension_numbers"]
     sides = []
     for operand, axes, batch_axes in zip(operands, contract, batch, strict=True):
-        labels = operand.labels
-        least, most = labels.min(axis=axes, keepdims=True), labels.max(axis=axes, keepdims=True)
+        labels, core = operand.labels, _core(operand.labels)
+        least, most = core.min(axis=axes, keepdims=True), core.max(axis=axes, keepdims=True)
         if (least != most).any():
             _note(flow.blocked, labels, "an untapped matrix product")
-        merged = np.squeeze(np.where(least == most, most, MIXED), axes)
+        kept = [1 if axis in axes else size for axis, size in enumerate(labels.shape)]
+        merged = np.squeeze(np.broadcast_to(np.where(least == most, most, MIXED), kept), axes)
         others = [axis for axis in range(labels.ndim) if axis not in axes]
         order = [others.index(axis) for axis in batch_axes]
         order += [number for number, axis in enumerate(others) if axis not in batch_axes]
         sides.append(merged.transpose(order))
     batches = len(batch[0])
     left_free, right_free = sides[0].ndim - batches, sides[1].ndim - batches
-    left = sides[0].reshape(*sides[0].shape, *(1,) * right_free)
-    right = sides[1].reshape(*sides[1].shape[:batches], *(1,) * left_free, *sides[1].shape[batches:])
+    left = sides[0][(..., *(None,) * right_free)]
+    right = sides[1][(*(slice(None),) * batches, *(None,) * left_free)]
     return _combine([left, right], shape, flow)
 
 
+def _note_mixed(operands: list[_Value], labels: np.ndarray, book: dict[int, str], what: str) -> None:
+    """Note the labels of elements in which an operand is MIXED."""
+    shape = labels.shape
+    mixed = [_core(np.broadcast_to(operand.labels, shape)) == MIXED for operand in operands]
+    if any(array.any() for array in mixed):
+        *mixed, labels = np.broadcast_arrays(*mixed, _core(labels))
+        _note(book, labels[np.logical_or.reduce(mixed)], what)
+
+
 def _note(book: dict[int, str], labels: np.ndarray, what: str) -> None:
-    for label in np.unique(labels[labels > DATA]).tolist():
+    core = _core(labels)
+    for label in np.unique(core[core > DATA]).tolist():
         book.setdefault(label, what)
 
 
 def _evaluate(equation: Any, operands: list[_Value]) -> list[_Value]:
     results = bind(equation, [operand.constant for operand in operands])
-    return [_Value(np.full(np.shape(result), NONE), result) for result in results]
+    return [_Value(_all(NONE, np.shape(result)), result) for result in results]
 
 
 def _broadcast(operands: list[np.ndarray], params: Mapping[str, Any], shapes: Any) -> list[np.ndarray]:
-    shape, axes = params["shape"], params["broadcast_dimensions"]
-    spread = [1] * len(shape)
-    for axis, size in zip(axes, operands[0].shape, strict=True):
-        spread[int(axis)] = size
-    return [np.broadcast_to(operands[0].reshape(spread), shape)]
+    shape, axes = params["shape"], params["broadcast_dimensions"]  # the axes ascend
+    return [np.broadcast_to(operands[0][tuple(slice(None) if axis in axes else None for axis in range(len(shape)))], shape)]
+
+
+def _reshape(operands: list[np.ndarray], params: Mapping[str, Any], shapes: Any) -> list[np.ndarray]:
+    core = _core(operands[0])
+    return [_all(core.item(), shapes[0]) if core.size == 1 else operands[0].reshape(shapes[0])]
 
 
 def _slice(operands: list[np.ndarray], params: Mapping[str, Any], shapes: Any) -> list[np.ndarray]:
@@ -298,7 +337,7 @@ _MOVES: dict[str, Callable[[list[np.ndarray], Mapping[str, Any], Any], list[np.n
     "concatenate": lambda operands, params, _: [np.concatenate(operands, params["dimension"])],
     "expand_dims": lambda operands, params, _: [np.expand_dims(operands[0], params["dimensions"])],
     "pad": _pad,
-    "reshape": lambda operands, params, shapes: [operands[0].reshape(shapes[0])],
+    "reshape": _reshape,
     "rev": lambda operands, params, _: [np.flip(operands[0], params["dimensions"])],
     "slice": _slice,
     "split": _split,

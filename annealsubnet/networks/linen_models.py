@@ -1,5 +1,6 @@
 """Flax Linen: layers are tapped by a method interceptor."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,12 +53,18 @@ def _tap(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContex
         if not _flag(module, "deterministic", args, kwargs) and module.rate > 0:
             raise ValueError(_training_mode(module, "deterministic=True"))
         return call(*args, **kwargs)
-    describe = next((found for kind, found in _TAPPED if isinstance(module, kind)), None)
-    if describe is None:
+    found = next((pair for pair in _TAPPED if isinstance(module, pair[0])), None)
+    if found is None or not _is_of(found[0], context):
         return call(*args, **kwargs)
     inputs, *others = args
-    spec = describe(module, inputs, others, kwargs)
+    spec = found[1](module, inputs, others, kwargs)
     return tap_out(call(tap_in(inputs, spec), *others, **kwargs), spec)
+
+
+def _is_of(kind: Any, context: nn.module.InterceptorContext) -> bool:
+    """Whether the call is the layer's own: what a subclass adds around `super().__call__` stays outside of the tap."""
+    method: Any = context.orig_method
+    return inspect.unwrap(method.func) is inspect.unwrap(kind.__call__)
 
 
 def _flag(module: nn.Module, name: str, args: Any, kwargs: Any) -> bool:

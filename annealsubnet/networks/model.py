@@ -5,8 +5,8 @@
 emits a tap around each of its layers. `export` gives parameters back in the form that came in.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ class Model:
         export: `params -> ` a new object in the user's form: an `nnx.Module`, Linen variables, a parameter tree.
         source: what the user gave (the module, for `shrink`).
         example: inputs that `call` accepts, or their `jax.ShapeDtypeStruct`; None if only batches will tell.
+        programs: what has been compiled of `call` so far, which lives and dies with the model.
     """
 
     form: str
@@ -36,6 +37,7 @@ class Model:
     export: Callable[[Params], Any]
     source: Any
     example: Any = None
+    programs: dict[Hashable, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def replace(self, trained: Any) -> "Model":
         """The same model with the parameters of `trained`, an object in the form that `export` returns.

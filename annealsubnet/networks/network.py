@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from flax.errors import FlaxError
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from annealsubnet.networks.jaxprs import bind, layers_in, subprogram
+from annealsubnet.networks.jaxprs import bind, draws_in, layers_in, subprogram
 from annealsubnet.networks.labels import follow
 from annealsubnet.networks.layer import Layer, Norm
 from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.reads import check_reads
 from annealsubnet.networks.sites import Gate, Site, head_sites, neuron_sites
 from annealsubnet.networks.taps import tap_in_p, tap_out_p
 from annealsubnet.trees import check_finite
@@ -127,13 +128,20 @@ def trace(model: Model, example: Any) -> Network:
 
     Raises:
         ValueError: if the model does not accept such inputs, holds NaN or infinite parameters, calls a layer twice or in a
-            loop, ties layers, is in training mode, or holds a kernel that no supported layer uses; each names the layer.
+            loop, ties layers, reads their weights elsewhere too, is in training mode or draws random numbers, or holds no
+            kernel that a supported layer uses; each names the layer.
     """
     shape = jax.ShapeDtypeStruct(example.shape, jax.dtypes.canonicalize_dtype(example.dtype))
     check_finite(model.params, what="Parameter")
     closed = _trace(model, model.params, jax.ShapeDtypeStruct((1, *shape.shape[1:]), shape.dtype))
+    if draws_in(closed):
+        raise ValueError(
+            "The model draws random numbers when it runs, as dropout does in training mode: call model.eval() first (NNX), "
+            "give from_linen the option that sets deterministic=True, and draw what is fixed once, outside of the call."
+        )
     flow = follow(closed, len(model.params))
     _check_kernels(model, flow.layers)
+    check_reads(closed.jaxpr, sorted(model.params), [*flow.layers.values(), *flow.every_norm.values()])
     neurons, reasons = neuron_sites(flow)
     return Network(model, shape, dict(flow.layers), dict(flow.norms), neurons, head_sites(flow), reasons)
 

@@ -63,31 +63,32 @@ def _tapped_class(kind: type) -> type | None:
     """A subclass of a layer's class whose call is tapped; None for a module that is no layer."""
     for base, describe in _TAPPED:
         if issubclass(kind, base):
-            return type(kind.__name__, (kind,), {"__call__": _tapped_call(kind, describe)})
-    if issubclass(kind, nnx.Dropout):
-        return type(kind.__name__, (kind,), {"__call__": _checked_dropout(kind)})
-    return None
+            return _with_call(kind, base, _tapped_call(base, describe))
+    return _with_call(kind, nnx.Dropout, _checked_dropout) if issubclass(kind, nnx.Dropout) else None
 
 
-def _tapped_call(kind: type, describe: Any) -> Any:
+def _with_call(kind: type, base: Any, call: Any) -> type:
+    """`kind` with another call of its `base`: what a subclass adds around `super().__call__` stays outside of the tap."""
+    tapped = type(base.__name__, (base,), {"__call__": call})
+    return tapped if kind is base else type(kind.__name__, (kind, tapped), {})
+
+
+def _tapped_call(base: Any, describe: Any) -> Any:
     def __call__(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         spec = describe(self, getattr(self, _NAME), args, kwargs)
         tied = getattr(self, _TIED, None)
         if tied is not None and not isinstance(spec, Normalization):
             raise ValueError(f"Layer {spec.name!r} shares {tied}; tied layers are not supported.")
-        return tap_out(kind.__call__(self, tap_in(inputs, spec), *args, **kwargs), spec)
+        return tap_out(base.__call__(self, tap_in(inputs, spec), *args, **kwargs), spec)
 
     return __call__
 
 
-def _checked_dropout(kind: type) -> Any:
-    def __call__(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        deterministic = kwargs.get("deterministic")
-        if not (self.deterministic if deterministic is None else deterministic) and self.rate > 0:
-            raise ValueError(_training_mode(getattr(self, _NAME), "Dropout"))
-        return kind.__call__(self, inputs, *args, **kwargs)
-
-    return __call__
+def _checked_dropout(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    deterministic = kwargs.get("deterministic")
+    if not (self.deterministic if deterministic is None else deterministic) and self.rate > 0:
+        raise ValueError(_training_mode(getattr(self, _NAME), "Dropout"))
+    return nnx.Dropout.__call__(self, inputs, *args, **kwargs)
 
 
 def _training_mode(name: str, kind: str) -> str:

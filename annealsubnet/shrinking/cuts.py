@@ -67,11 +67,10 @@ def cut(network: Network, mask: Mask, statistics: Mapping[str, Any]) -> Smaller:
 
 def _cut_sites(network: Network, mask: Mask) -> list[Site]:
     """The sites that lose units, after everything that can be refused by name."""
+    mask.check_network(network)
     sites = []
     for name, kept in mask.kept.items():
-        site = network.sites(mask.unit).get(name)
-        if site is None or site.size != len(kept):
-            raise ValueError(f"The mask was made for another model: this one has no {len(kept)} {mask.unit}s at {name!r}.")
+        site = network.sites(mask.unit)[name]
         if kept.all():
             continue
         if not kept.any():

@@ -1,6 +1,5 @@
 """A physically smaller network that computes what the masked one does."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.masks import Mask
-from annealsubnet.networks import Network, as_network
+from annealsubnet.networks import Model, Network, as_model, as_network, from_linen
 from annealsubnet.shrinking.cuts import cut, example_inputs
 from annealsubnet.shrinking.linen_modules import linen_statistics, rebuild_linen
 from annealsubnet.shrinking.nnx_modules import nnx_statistics, rebuild_nnx
@@ -49,13 +48,13 @@ def shrink(model: Any, mask: Mask) -> Any:
     source = network.model.source
     if network.model.form == "nnx":
         small: Any = rebuild_nnx(source, cut(network, mask, nnx_statistics(source)))
-        _check_same(network, mask, lambda inputs: small(inputs))
+        _check_same(network, mask, as_model(small))
         return small
     if network.model.form == "linen":
         module, _, options = source
         variables = network.model.export(network.params)
         small, variables = rebuild_linen(module, variables, cut(network, mask, linen_statistics(variables)))
-        _check_same(network, mask, lambda inputs: small.apply(variables, inputs, **options))
+        _check_same(network, mask, from_linen(small, variables, **options))
         return small, variables
     raise ValueError(
         "A plain function may hold shapes of its own, so only nnx.Modules and Linen modules can be shrunk; "
@@ -63,12 +62,12 @@ def shrink(model: Any, mask: Mask) -> Any:
     )
 
 
-def _check_same(network: Network, mask: Mask, small: Callable[[Any], jax.Array]) -> None:
+def _check_same(network: Network, mask: Mask, small: Model) -> None:
     """Run both once: code between the layers may know the old sizes in ways that no trace shows."""
     inputs = example_inputs(network.example)
     wanted = jax.jit(network.model.call)(mask.multiply(network.params), inputs)
     try:
-        found = jax.jit(small)(inputs)
+        found = jax.jit(small.call)(small.params, inputs)
     except Exception as error:  # whatever the user's own code raises
         raise ValueError(f"The smaller network does not run, as code between its layers fixes their sizes: {error}") from error
     # Other summation orders differ by rounding, which grows with depth.

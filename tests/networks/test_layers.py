@@ -1,5 +1,7 @@
 """Every layer is a matrix product: patches times matrix = what the layer returned."""
 
+import tracemalloc
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,3 +100,52 @@ def test_a_large_layer_makes_no_object_for_each_weight():
     network = as_network(model, np.zeros((1, 4096), np.float32))
     (layer,) = network.layers.values()
     assert layer.matrix(np.asarray(network.params["kernel"])).base is not None
+
+
+class Activated(nnx.Linear):
+    def __call__(self, x):
+        return nnx.relu(super().__call__(x))
+
+
+class LinenActivated(nn.Dense):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(super().__call__(x))
+
+
+def low_rank(rngs):
+    return nnx.LoRALinear(4, 3, lora_rank=2, b_initializer=nnx.initializers.normal(), rngs=rngs)
+
+
+@pytest.mark.parametrize("kind", [lambda rngs: Activated(4, 3, rngs=rngs), low_rank, LinenActivated(3)])
+def test_what_a_subclass_adds_is_not_the_layer(kind):
+    inputs = noise((5, 4))
+    if isinstance(kind, nn.Module):
+        check_product(from_linen(kind, kind.init(jax.random.key(0), inputs)), inputs)
+    else:
+        check_product(build(kind), inputs)
+
+
+def test_a_linen_layer_in_remat():
+    module, inputs = nn.remat(nn.Dense)(3), noise((5, 4))
+    check_product(from_linen(module, module.init(jax.random.key(0), inputs)), inputs)
+
+
+class LongAttention(nnx.Module):
+    def __init__(self, rngs):
+        self.fc, self.attention = nnx.Linear(2, 4, rngs=rngs), nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+
+    def __call__(self, x):
+        return self.attention(self.fc(x))
+
+
+def test_following_labels_takes_no_memory_for_every_pair_of_tokens():
+    """A label a weight of this attention would be 256 MiB an operation."""
+    model = build(LongAttention)
+    tracemalloc.start()
+    try:
+        network = as_network(model, np.zeros((1, 2**12, 2), np.float32))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert list(network.heads) == ["attention"] and most < 2**26

@@ -81,6 +81,62 @@ def test_layers_that_share_a_parameter(leaf):
         as_network(build(Tied), INPUTS)
 
 
+class Decoded(nnx.Module):
+    def __init__(self, rngs):
+        self.one, self.two = nnx.Linear(4, 5, rngs=rngs), nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.two(jax.nn.relu(self.one(x)) @ self.one.kernel.T)
+
+
+class Normed(nn.Module):
+    kind: str
+
+    @nn.compact
+    def __call__(self, x):
+        one = nn.Dense(5, name="one")
+        x = nn.WeightNorm(one)(x) if self.kind == "weight" else nn.SpectralNorm(one)(x, update_stats=False)
+        return nn.Dense(3, name="two")(x)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "weight", "spectral"])
+def test_weights_that_are_read_outside_of_their_layer(kind):
+    """A refit would write weights that the network then multiplies by something else, or uses elsewhere too."""
+    if kind == "decoder":
+        model = build(Decoded)
+    else:
+        model = from_linen(Normed(kind), Normed(kind).init({"params": jax.random.key(0)}, INPUTS))
+    with pytest.raises(ValueError, match="'one/kernel' of layer 'one' is also read outside of it"):
+        as_network(model, INPUTS)
+
+
+def test_weights_in_another_type():
+    class Half(nnx.Module):
+        def __init__(self, rngs):
+            self.fc = nnx.Linear(4, 3, dtype=jnp.bfloat16, rngs=rngs)
+
+        def __call__(self, x):
+            return self.fc(x)
+
+    assert list(as_network(build(Half), INPUTS).layers) == ["fc"]
+
+
+@pytest.mark.parametrize("form", ["nnx", "linen"])
+def test_an_attention_in_training_mode(form):
+    tokens = np.ones((2, 3, 4), np.float32)
+    if form == "nnx":
+        model = nnx.MultiHeadAttention(2, 4, dropout_rate=0.5, deterministic=False, decode=False, rngs=nnx.Rngs(0))
+    else:
+        module = nn.MultiHeadDotProductAttention(2, dropout_rate=0.5, deterministic=False)
+        random = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        model = from_linen(module, module.init(random, tokens), rngs={"dropout": jax.random.key(2)})
+    with pytest.raises(ValueError, match="draws random numbers when it runs"):
+        as_network(model, tokens)
+    if form == "nnx":
+        model.eval()
+        assert list(as_network(model, tokens).layers) == ["query", "key", "value", "out"]
+
+
 def test_a_shared_batch_norm():
     class Shared(nnx.Module):
         def __init__(self, rngs):
