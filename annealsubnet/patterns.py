@@ -113,8 +113,8 @@ def pattern_budget(
         )
     if parsed.is_block and keep is None:
         raise ValueError(f"keep is missing: pattern={pattern!r} says in what blocks weights stay, and keep how many.")
-    share: Any = keep if parsed.is_block else parsed.stays / parsed.inputs
-    budget = budget_of(network, keep=share, unit=unit, scope="neuron", exclude=exclude)
+    # All, where the pattern says how many: a share of it may be none of a layer's inputs, which is then to be refused by name.
+    budget = budget_of(network, keep=keep if parsed.is_block else 1.0, unit=unit, scope="neuron", exclude=exclude)
     counts = {}
     for name, layer in budget.layers.items():
         parsed.check(layer)

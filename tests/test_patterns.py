@@ -67,6 +67,7 @@ def test_scores_are_compared_within_a_group_and_summed_over_a_block():
     ("options", "words"),
     [
         ({"pattern": "3:5"}, "does not divide the 16 inputs of layer 'first'.*exclude"),
+        ({"pattern": "1:64"}, "does not divide the 16 inputs of layer 'first'.*exclude"),
         ({"pattern": "2x3", "keep": 0.5}, "does not divide the 8 neurons of layer 'first'"),
         ({"pattern": "4:2"}, "pattern is '4:2'; give 'N:M'"),
         ({"pattern": "two"}, "pattern is 'two'"),
