@@ -36,7 +36,7 @@ def alps(
 
     with inputs scaled to H_ii = 1, and ρ growing the faster the more D's support still changes, until it no longer does. Then
     conjugate gradients on the support refine the weights. The k largest are of the whole layer; with scope "neuron" those of
-    each neuron, of which k is its own count.
+    each neuron, of which k is its own count. Inputs that are always zero go first.
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
@@ -68,13 +68,15 @@ def alternate(task: Task, *, ridge: float, penalty: float, max_iterations: int, 
     gram = damped(task.gram, ridge)
     scale = np.sqrt(np.diag(gram))
     gram = gram / scale / scale[:, None]
-    dense = task.weights * scale[:, None]
+    # An input that is always zero has nothing but its ridge to be kept for.
+    dead = np.diag(task.gram)[:, None] <= 0
+    dense = np.where(dead, 0.0, task.weights * scale[:, None])
     target = gram @ dense
     kept, sparse = splitting.alternate(
         gram, target, partial(_project, task=task), penalty=penalty, max_iterations=max_iterations
     )
     refined = splitting.conjugate_gradients(gram, target, sparse, kept, steps=refinement)
-    return kept, refined / scale[:, None]
+    return kept, np.where(dead & kept, task.weights, refined / scale[:, None])
 
 
 def _project(weights: np.ndarray, task: Task) -> np.ndarray:
