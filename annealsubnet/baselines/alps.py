@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from annealsubnet.arguments import check_weight
-from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped
+from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped_target
 from annealsubnet.baselines.selection import Result, keep_pattern
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
@@ -65,17 +65,15 @@ def alps(
 
 def alternate(task: Task, *, ridge: float, penalty: float, max_iterations: int, refinement: int) -> Choice:
     """ADMM for one layer."""
-    gram = damped(task.gram, ridge)
+    gram, wanted = damped_target(task.gram, task.weights, ridge)
     scale = np.sqrt(np.diag(gram))
     gram = gram / scale / scale[:, None]
-    # An input that is always zero has nothing but its ridge to be kept for.
-    dead = np.diag(task.gram)[:, None] <= 0
-    dense = np.where(dead, 0.0, task.weights * scale[:, None])
-    target = gram @ dense
+    target = gram @ (wanted * scale[:, None])
     kept, sparse = splitting.alternate(
         gram, target, partial(_project, task=task), penalty=penalty, max_iterations=max_iterations
     )
     refined = splitting.conjugate_gradients(gram, target, sparse, kept, steps=refinement)
+    dead = np.diag(task.gram)[:, None] <= 0
     return kept, np.where(dead & kept, task.weights, refined / scale[:, None])
 
 

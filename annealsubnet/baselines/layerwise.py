@@ -125,6 +125,16 @@ def choose_by_layer(
 
 
 def damped(gram: Float[np.ndarray, "fan_in fan_in"], ridge: float) -> Float[np.ndarray, "fan_in fan_in"]:
-    """H with `ridge` times the mean of its diagonal added to it; 1 where an input is dead and nothing else would be there."""
-    added = ridge * float(np.diag(gram).mean())
-    return gram + (added if added > 0 else 1.0) * np.eye(len(gram))
+    """H with `ridge` times the mean of its diagonal added to it; 1 where all inputs are dead."""
+    mean = float(np.diag(gram).mean())
+    return gram + (ridge * mean if mean > 0 else 1.0) * np.eye(len(gram))
+
+
+def damped_target(
+    gram: Float[np.ndarray, "fan_in fan_in"], weights: Float[np.ndarray, "fan_in outputs"], ridge: float
+) -> tuple[Float[np.ndarray, "fan_in fan_in"], Float[np.ndarray, "fan_in outputs"]]:
+    """`damped` H, and the weights that (w − v)' H (w − v) draws towards: zero for inputs that are always zero.
+
+    Such inputs have nothing but the ridge to be kept for, which prices them by weights that no training has moved.
+    """
+    return damped(gram, ridge), np.where(np.diag(gram)[:, None] > 0, weights, 0.0)
