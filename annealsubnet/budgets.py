@@ -4,7 +4,7 @@
 network: exact counts, over the whole network, for each layer, or for each neuron's fan-in.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from numbers import Integral, Real
@@ -68,19 +68,20 @@ class Budget:
 
     def stage(self, progress: float) -> "Budget":
         """The budget at a point of a geometric schedule, from everything (0) to itself (1)."""
-
-        def count(kept: int, size: int) -> int:
-            return max(kept, round(size * (kept / size) ** progress))
-
-        sizes = self._competing()
-        counts = {name: count(kept, sizes[name]) for name, kept in self.counts.items()}
-        return replace(self, counts=counts, total=count(self.total, self.size))
+        return self._changed(lambda kept, size: max(kept, round(size * (kept / size) ** progress)))
 
     def enlarged(self, times: float) -> "Budget":
         """The budget with so many times as many units, at most all."""
+        return self._changed(lambda kept, size: min(size, round(times * kept)))
+
+    def _changed(self, count: Callable[[int, int], int]) -> "Budget":
+        """The budget with other counts, of how many units they were and of how many there are."""
+        if self.scope == "network":
+            return replace(self, total=count(self.total, self.size))
         sizes = self._competing()
-        counts = {name: min(sizes[name], round(times * kept)) for name, kept in self.counts.items()}
-        return replace(self, counts=counts, total=min(self.size, round(times * self.total)))
+        counts = {name: count(kept, sizes[name]) for name, kept in self.counts.items()}
+        neurons = {name: self.layers[name].outputs if self.scope == "neuron" else 1 for name in counts}
+        return replace(self, counts=counts, total=sum(neurons[name] * kept for name, kept in counts.items()))
 
     def _competing(self) -> dict[str, int]:
         """How many units the counts are of: those of a site, or of a neuron's fan-in."""

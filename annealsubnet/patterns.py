@@ -90,8 +90,8 @@ def pattern_budget(
     Args:
         network: a `Network`; without a pattern whatever `budget_of` takes.
         pattern: "N:M", "BxC" or None.
-        keep: as in `budget_of`; None for "N:M", which says it itself; for "BxC" a share of each neuron's inputs, rounded to
-            whole blocks.
+        keep: as in `budget_of`; None for "N:M", which says it itself; for "BxC" a share of each neuron's inputs or their
+            number, rounded half up to whole blocks, at least one.
         unit: "weight" if there is a pattern.
         scope: as in `budget_of`; with a pattern every neuron of a layer keeps equally many, whatever it says.
         exclude: layers that lose no weight.
@@ -113,13 +113,13 @@ def pattern_budget(
         )
     if parsed.is_block and keep is None:
         raise ValueError(f"keep is missing: pattern={pattern!r} says in what blocks weights stay, and keep how many.")
-    share: Any = keep if parsed.is_block else parsed.stays / parsed.inputs
-    budget = budget_of(network, keep=share, unit=unit, scope="neuron", exclude=exclude)
+    # All, where the pattern says how many: a share of it may be none of a layer's inputs, which is then to be refused by name.
+    budget = budget_of(network, keep=keep if parsed.is_block else 1.0, unit=unit, scope="neuron", exclude=exclude)
     counts = {}
     for name, layer in budget.layers.items():
         parsed.check(layer)
         blocks = layer.fan_in // parsed.inputs
-        whole = min(max(round(budget.counts[name] / parsed.inputs), 1), blocks) * parsed.inputs
+        whole = max((2 * budget.counts[name] + parsed.inputs) // (2 * parsed.inputs), 1) * parsed.inputs
         counts[name] = whole if parsed.is_block else blocks * parsed.stays
     total = sum(counts[name] * layer.outputs for name, layer in budget.layers.items())
     return Budget(unit, "neuron", budget.shapes, budget.selected, counts, total, budget.layers)

@@ -80,8 +80,8 @@ def test_inputs_without_mean_divide_a_budget_as_optimal_brain_compression_does(s
     inputs = (inputs - inputs.mean(0)).astype(np.float32)
     params = {"out": {"kernel": jnp.asarray(rng.normal(size=(20, 6)) * np.linspace(0.1, 2, 6), jnp.float32)}}
     network = as_network(from_function(lambda values, x, tap: tap.dense("out", x), params), inputs)
-    ours, _ = prune(network, [inputs], keep=share, polish=0, seed=0)
-    theirs, _ = baselines.obc(network, [inputs], keep=share)
+    ours, _ = prune(network, [inputs], keep=share, polish=0, ridge=1e-6, seed=0)
+    theirs, _ = baselines.obc(network, [inputs], keep=share, ridge=1e-6)
     np.testing.assert_array_equal(ours.kept["out"].sum(0), theirs.kept["out"].sum(0))
 
 

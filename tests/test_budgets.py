@@ -139,6 +139,18 @@ def test_refusals(options, says):
         budget_of(network, **{"keep": 0.5, "unit": "neuron", "scope": "network", **options})
 
 
+@pytest.mark.parametrize(
+    ("scope", "keep"), [("network", 0.1), ("layer", {"fc1": 3, "fc2": 1.0}), ("neuron", {"fc1": 1, "fc2": 6, "out": 0.5})]
+)
+def test_on_the_way_the_total_is_what_masks_of_these_counts_keep(scope, keep):
+    budget = budget_of(EXAMPLES["mlp"]().network(), keep=keep, unit="weight", scope=scope)
+    scores = {name: np.random.default_rng(0).random(budget.shapes[name]) for name in budget.selected}
+    for change in (budget, *(budget.stage(progress) for progress in (0.0, 0.5, 0.9, 1.0)), budget.enlarged(2.3)):
+        kept = keep_best(scores, change)
+        assert change.total == sum(int(kept[name].sum()) for name in budget.selected)
+    assert budget.stage(0.0).total == budget.size and budget.stage(1.0) == budget
+
+
 def test_two_counts_for_one_site():
     network = EXAMPLES["residual"]().network()
     with pytest.raises(ValueError, match="keep asks for 2 and 3 of the units that 'second/conv2' shares"):

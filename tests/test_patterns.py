@@ -57,6 +57,12 @@ def test_blocks_stay_or_go_together(pattern, inputs):
             assert (kept.sum(axis=0) == max(round(0.5 * kept.shape[0] / rows), 1) * rows).all()
 
 
+@pytest.mark.parametrize(("keep", "blocks"), [(10, 3), (6, 2), (2, 1), (1, 1), (0.625, 3), (0.375, 2), (0.34, 1), (1.0, 4)])
+def test_numbers_of_blocks_are_rounded_half_up_as_all_shares_are(keep, blocks, inputs):
+    mask, _ = baselines.magnitude(Network(), [inputs], keep={"first": keep}, pattern="4x1")
+    assert (mask.kept["first"].sum(axis=0) == 4 * blocks).all()
+
+
 def test_scores_are_compared_within_a_group_and_summed_over_a_block():
     scores = np.arange(16.0).reshape(1, 8, 2)
     assert keep_pattern(scores, parse_pattern("1:4"), 2)[0, :, 0].tolist() == [False, False, False, True] * 2
@@ -67,6 +73,7 @@ def test_scores_are_compared_within_a_group_and_summed_over_a_block():
     ("options", "words"),
     [
         ({"pattern": "3:5"}, "does not divide the 16 inputs of layer 'first'.*exclude"),
+        ({"pattern": "1:64"}, "does not divide the 16 inputs of layer 'first'.*exclude"),
         ({"pattern": "2x3", "keep": 0.5}, "does not divide the 8 neurons of layer 'first'"),
         ({"pattern": "4:2"}, "pattern is '4:2'; give 'N:M'"),
         ({"pattern": "two"}, "pattern is 'two'"),

@@ -53,9 +53,23 @@ def test_singular_moments_give_finite_weights_of_sensible_size(name):
         assert not kernel[~mask.kept[layer]].any()
 
 
-def test_dead_inputs_are_not_kept_while_live_ones_go():
-    mask, _ = prune(Narrow(), [images(60)], keep={"first": 18}, seed=0)
-    assert not mask.kept["first"][6:].any()
+@pytest.mark.parametrize("scope", ["layer", "neuron"])
+@pytest.mark.parametrize("name", METHODS.keys() - {"magnitude"})
+def test_dead_inputs_are_not_kept_while_live_ones_go(name, scope):
+    """However large their weights, which no training has moved."""
+    model = Narrow()
+    model.first.kernel[...] = model.first.kernel[...].at[6:].multiply(100)
+    keep = {"first": 18 if scope == "layer" else 3}
+    mask, _ = METHODS[name](model, [images(60)], keep=keep, scope=scope, seed=0)
+    assert not mask.kept["first"][6:].any() and mask.kept["first"].sum() == 18
+
+
+@pytest.mark.parametrize("name", METHODS.keys() - {"annealed", "obc", "forward"})
+def test_weights_of_dead_inputs_that_are_kept_stay_as_they_are(name):
+    inputs = images(60)
+    mask, pruned = METHODS[name](Narrow(), [inputs], keep={"first": 1.0}, scope="layer", seed=0)
+    assert mask.kept["first"].all()
+    np.testing.assert_allclose(weights_of(pruned, inputs)["first"], weights_of(Narrow(), inputs)["first"], atol=2e-2)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from annealsubnet.arguments import check_weight
-from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped
+from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped_target
 from annealsubnet.baselines.selection import Result, keep_pattern
 from annealsubnet.budgets import Keep, largest
 from annealsubnet.losses import Loss, cross_entropy
@@ -36,7 +36,7 @@ def alps(
 
     with inputs scaled to H_ii = 1, and ρ growing the faster the more D's support still changes, until it no longer does. Then
     conjugate gradients on the support refine the weights. The k largest are of the whole layer; with scope "neuron" those of
-    each neuron, of which k is its own count.
+    each neuron, of which k is its own count. Inputs that are always zero go first.
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
@@ -65,16 +65,16 @@ def alps(
 
 def alternate(task: Task, *, ridge: float, penalty: float, max_iterations: int, refinement: int) -> Choice:
     """ADMM for one layer."""
-    gram = damped(task.gram, ridge)
+    gram, wanted = damped_target(task.gram, task.weights, ridge)
     scale = np.sqrt(np.diag(gram))
     gram = gram / scale / scale[:, None]
-    dense = task.weights * scale[:, None]
-    target = gram @ dense
+    target = gram @ (wanted * scale[:, None])
     kept, sparse = splitting.alternate(
         gram, target, partial(_project, task=task), penalty=penalty, max_iterations=max_iterations
     )
     refined = splitting.conjugate_gradients(gram, target, sparse, kept, steps=refinement)
-    return kept, refined / scale[:, None]
+    dead = np.diag(task.gram)[:, None] <= 0
+    return kept, np.where(dead & kept, task.weights, refined / scale[:, None])
 
 
 def _project(weights: np.ndarray, task: Task) -> np.ndarray:

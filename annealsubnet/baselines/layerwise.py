@@ -6,7 +6,7 @@ For a layer z = W'a with weights w of each neuron they all look at the error tha
 
 and differ in how they choose the support of v, and whether they change what stays. Sequential methods take H from the network
 whose earlier layers are pruned already; the others from the dense one. How many weights each neuron of each layer keeps, where
-the budget doesn't say it, is the division that `prune` itself uses, so that methods differ in the choice alone.
+the budget doesn't say it, is the division of `prune(curvature=False)`, so that methods differ in the choice alone.
 """
 
 from collections.abc import Callable, Iterable
@@ -67,7 +67,7 @@ Counts = Callable[[Network, Iterable[Any], Budget, Loss], dict[str, np.ndarray]]
 
 
 def shared_counts(network: Network, batches: Iterable[Any], budget: Budget, loss: Loss) -> dict[str, np.ndarray]:
-    """How many weights each neuron keeps, `[groups, outputs]` a layer, by the division that `prune` uses."""
+    """How many weights each neuron keeps, `[groups, outputs]` a layer, by the division of `prune(curvature=False)`."""
     if budget.scope == "neuron":
         shapes = {name: (layer.groups, layer.outputs // layer.groups) for name, layer in network.layers.items()}
         return {name: np.full(shapes[name], budget.counts[name]) for name in budget.selected}
@@ -125,6 +125,16 @@ def choose_by_layer(
 
 
 def damped(gram: Float[np.ndarray, "fan_in fan_in"], ridge: float) -> Float[np.ndarray, "fan_in fan_in"]:
-    """H with `ridge` times the mean of its diagonal added to it; 1 where an input is dead and nothing else would be there."""
-    added = ridge * float(np.diag(gram).mean())
-    return gram + (added if added > 0 else 1.0) * np.eye(len(gram))
+    """H with `ridge` times the mean of its diagonal added to it; 1 where all inputs are dead."""
+    mean = float(np.diag(gram).mean())
+    return gram + (ridge * mean if mean > 0 else 1.0) * np.eye(len(gram))
+
+
+def damped_target(
+    gram: Float[np.ndarray, "fan_in fan_in"], weights: Float[np.ndarray, "fan_in outputs"], ridge: float
+) -> tuple[Float[np.ndarray, "fan_in fan_in"], Float[np.ndarray, "fan_in outputs"]]:
+    """`damped` H, and the weights that (w − v)' H (w − v) draws towards: zero for inputs that are always zero.
+
+    Such inputs have nothing but the ridge to be kept for, which prices them by weights that no training has moved.
+    """
+    return damped(gram, ridge), np.where(np.diag(gram)[:, None] > 0, weights, 0.0)

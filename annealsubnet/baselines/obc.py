@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from annealsubnet.allocation import allocate
-from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, shared_counts
+from annealsubnet.arguments import check_weight
+from annealsubnet.baselines.layerwise import Choice, Request, Task, choose_by_layer, damped_target, shared_counts
 from annealsubnet.baselines.selection import Result
 from annealsubnet.budgets import Budget, Keep
 from annealsubnet.layer_costs import LayerCurves, divide
@@ -23,6 +24,9 @@ from annealsubnet.solvers.select_refit import error_curves, select_inputs
 from annealsubnet.statistics.moments import input_moments, self_regression
 
 Path = Literal["forward", "backward"]
+
+_LEAST_RIDGE = 1e-9
+"""Beside the one that H has by then: dependent inputs of a ridge of 0."""
 
 
 def obc(
@@ -47,14 +51,13 @@ def obc(
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
-        ridge: in units of the mean of H's diagonal. It draws the refitted weights towards zero, as in `prune`; the paper's
-            draws them towards the dense ones, which at few weights ends in larger errors.
+        ridge: in units of the mean of H's diagonal, to which it is added: it draws the refitted weights towards the dense ones.
 
     Returns:
         The mask, and the model with the refitted weights.
 
     Raises:
-        ValueError: as `annealsubnet.baselines.layerwise.choose_by_layer`.
+        ValueError: for a ridge that is not finite and at least 0, and as `annealsubnet.baselines.layerwise.choose_by_layer`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,6 +70,7 @@ def obc(
     References:
         Frantar, Singh, Alistarh, "Optimal Brain Compression", NeurIPS 2022, equation 4, algorithms 1 and 2, and section 5.
     """
+    check_weight("ridge", ridge)
     request = Request("obc", keep, unit, scope, exclude, pattern, loss)
     choose = partial(follow_path, path="backward", ridge=ridge)
     return choose_by_layer(model, batches, request, choose, sequential=False, counts=partial(_traced_counts, ridge=ridge))
@@ -97,28 +101,30 @@ def forward(
         The mask, and the model with the refitted weights.
 
     Raises:
-        ValueError: as `annealsubnet.baselines.layerwise.choose_by_layer`.
+        ValueError: for a ridge that is not finite and at least 0, and as `annealsubnet.baselines.layerwise.choose_by_layer`.
 
     References:
         Chen, Billings, Luo, "Orthogonal least squares methods and their application to non-linear system identification",
         International Journal of Control 1989, section 3.
     """
+    check_weight("ridge", ridge)
     request = Request("forward", keep, unit, scope, exclude, pattern, loss)
     return choose_by_layer(model, batches, request, partial(follow_path, path="forward", ridge=ridge), sequential=False)
 
 
 def follow_path(task: Task, *, path: Path, ridge: float) -> Choice:
     """The support of each neuron along its path, and the refitted weights."""
-    targets = task.gram @ task.weights
+    gram, wanted = damped_target(task.gram, task.weights, ridge)
+    targets = gram @ wanted
     found = select_inputs(
-        task.gram,
+        gram,
         targets,
-        np.einsum("io,io->o", task.weights, targets),
+        np.einsum("io,io->o", wanted, targets),
         task.num_kept if task.pattern is None else None,
         pattern=None if task.pattern is None else task.pattern.text,
         start=path,
         temperature="greedy",
-        ridge=ridge,
+        ridge=_LEAST_RIDGE,
         seed=0,
     )
     return found.kept, found.coefficients
@@ -137,11 +143,12 @@ def _traced_counts(
         regression = self_regression(network.layers[name], moments[name], network.params)
         # OBC leaves biases alone: its errors are those of uncentered inputs.
         weights = network.layers[name].matrix(np.asarray(network.params[network.layers[name].kernel], np.float64))
-        targets = moments[name].gram @ weights
-        energy = np.einsum("gio,gio->go", weights, targets)
+        groups = [damped_target(*group, ridge) for group in zip(moments[name].gram, weights, strict=True)]
         found = [
-            error_curves(gram, cross, total, method="backward", ridge=ridge)
-            for gram, cross, total in zip(moments[name].gram, targets, energy, strict=True)
+            error_curves(
+                gram, gram @ wanted, np.einsum("io,ij,jo->o", wanted, gram, wanted), method="backward", ridge=_LEAST_RIDGE
+            )
+            for gram, wanted in groups
         ]
         curves[name] = LayerCurves(regression, tuple(found))
     if budget.scope == "network":

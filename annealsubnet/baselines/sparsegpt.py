@@ -35,6 +35,7 @@ def sparsegpt(
     they change by −(w_j / U_jj) U_j,j:. The weights of `block` inputs are compared over all neurons when the pass reaches them;
     with scope "neuron", and in an N:M group, within each neuron. A block keeps its share of the count by its inputs, rounded so
     that the blocks up to input i together keep the nearest whole number to count · i / fan-in, and all of them the count.
+    Inputs that are always zero go first.
 
     Args:
         model, batches, keep, unit, scope, exclude, seed, loss, pattern: as in `annealsubnet.baselines`; labels are not read.
@@ -71,6 +72,8 @@ def prune_in_order(task: Task, *, block: int, ridge: float) -> Choice:
     inputs, outputs = weights.shape
     inverse = np.linalg.inv(damped(task.gram, ridge))
     factor = scipy.linalg.cholesky(0.5 * (inverse + inverse.T))
+    # An input that is always zero goes first: its ridge alone would price it by its weight, which no training has moved.
+    root = np.where(np.diag(task.gram) > 0, 1.0 / np.diag(factor), 0.0)[:, None]
     kept = np.ones(weights.shape, bool)
     if task.pattern is not None:
         block = max(block - block % task.pattern.inputs, task.pattern.inputs)
@@ -78,7 +81,7 @@ def prune_in_order(task: Task, *, block: int, ridge: float) -> Choice:
     for first in range(0, inputs, block):
         last = min(first + block, inputs)
         if task.pattern is None:
-            scores = (weights[first:last] / np.diag(factor)[first:last, None]) ** 2
+            scores = (weights[first:last] * root[first:last]) ** 2
             if task.by_neuron:
                 until, before = (np.rint(task.num_kept * end / inputs).astype(int) for end in (last, first))
                 kept[first:last] = largest_in_groups(until - before, last - first)(scores)
@@ -89,7 +92,7 @@ def prune_in_order(task: Task, *, block: int, ridge: float) -> Choice:
         for j in range(first, last):
             if task.pattern is not None and j % task.pattern.inputs == 0:
                 group = slice(j, j + task.pattern.inputs)
-                scores = (weights[group] / np.diag(factor)[group, None]) ** 2
+                scores = (weights[group] * root[group]) ** 2
                 kept[group] = largest(scores, task.pattern.stays, axis=0)
             errors[j - first] = np.where(kept[j], 0.0, weights[j] / factor[j, j])
             weights[j:last] -= factor[j, j:last, None] * errors[j - first]

@@ -9,7 +9,6 @@ has the same total (theorem 2 of the paper), and removing in many small rounds k
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.baselines.selection import Result, from_scores, traced
-from annealsubnet.budgets import Budget, Keep, budget_of, keep_best
+from annealsubnet.budgets import Keep, budget_of, keep_best
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 
@@ -85,21 +84,8 @@ def synflow(
         _check(flows)
         # What has gone never comes back, not even before a unit through which nothing flows any more.
         scores = {name: np.where(kept[name], flows[name], -1.0) for name in budget.selected}
-        kept = keep_best(scores, _budget_of_round(budget, number / rounds))
+        kept = keep_best(scores, budget.stage(number / rounds))
     return from_scores(model, network, scores, budget)
-
-
-def _budget_of_round(budget: Budget, progress: float) -> Budget:
-    """The budget on the way: of n units of which k stay in the end, n (k/n)^progress."""
-
-    def on_the_way(size: int, kept: int) -> int:
-        return max(kept, round(size * (kept / size) ** progress))
-
-    sizes = {name: int(np.prod(budget.shapes[name])) for name in budget.selected}
-    if budget.scope == "neuron":
-        sizes = {name: layer.fan_in for name, layer in budget.layers.items()}
-    counts = {name: on_the_way(sizes[name], count) for name, count in budget.counts.items()}
-    return replace(budget, counts=counts, total=on_the_way(budget.size, budget.total))
 
 
 def _weight_flow(network: Network, unit: str, params: Params, kept: Params) -> dict[str, jax.Array]:

@@ -115,7 +115,7 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
     if options.unit == () or not options.seed:
         raise Refusal(f"--{'unit' if options.unit == () else 'seed'} needs at least one value.")
     units = default_units(options.method) if options.unit is None else tuple(dict.fromkeys(options.unit))
-    asked = tuple(dict.fromkeys(report.parse_keep(text) for text in options.keep))
+    asked = _sizes(options.keep)
     if options.pattern is not None:
         units, asked = ("weight",), _pattern_keeps(options, asked)
         known = patterned(known, options.pattern, options.method)
@@ -130,6 +130,14 @@ def _plan(options: Prune, known: Mapping[str, Method]) -> report.Plan:
         stages=(False, True) if options.refit else (False,),
         kept_masks=report.ANNEALED if report.ANNEALED in first else next(iter(first)),
     )
+
+
+def _sizes(texts: tuple[str, ...]) -> tuple[report.Keep, ...]:
+    """The sizes asked for, each once; rows are told apart by them, and for Python one unit and all of them (1.0) are equal."""
+    sizes = tuple(map(report.parse_keep, texts))
+    if len({type(size) for size in sizes if size == 1}) > 1:
+        raise Refusal("--keep asks for 1 unit and for all of them (100%), of which only one can be compared at a time.")
+    return tuple(dict.fromkeys(sizes))
 
 
 def _pattern_keeps(options: Prune, asked: tuple[report.Keep, ...]) -> tuple[report.Keep, ...]:

@@ -7,9 +7,7 @@ names contain "/" is read as it is, names and layouts being the module's own.
 The module's dense layers flatten (height, width, channels), as PyTorch's would a single channel.
 """
 
-import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from annealsubnet.examples.archives import read_archive
 from annealsubnet.examples.networks import named_network
 
 _LEAVES = {"running_mean": "mean", "running_var": "var"}
@@ -62,9 +61,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix == ".npz":
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, SafetensorError, json.JSONDecodeError) as error:
+            return read_archive(path)
+    except (ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"Cannot read the checkpoint {path}: {error}. The file may be truncated.") from error
     raise ValueError(f"Cannot read the checkpoint {path}: its name ends neither in .npz nor in .safetensors.")
 

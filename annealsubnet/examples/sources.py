@@ -8,12 +8,12 @@ References:
 
 import os
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from annealsubnet.examples.archives import read_archive
 from annealsubnet.examples.download import cache_folder, fetch
 
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
@@ -85,13 +85,8 @@ def read_npz(path: Path) -> Arrays:
     if not path.is_file():
         raise FileNotFoundError(f"There is no data file {path}; give the path of a .npz file.")
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            missing = [name for name in Arrays._fields if name not in file.files]
-            if missing:
-                raise ValueError(f"it has {file.files} but not {missing}")
-            arrays = Arrays(*(file[name] for name in Arrays._fields))
-        return _checked(arrays)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return _checked(Arrays(**read_archive(path, Arrays._fields)))
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"Cannot use {path}: {error}. Give a .npz file with numeric x_train, x_test and integer y_train, y_test."
         ) from error

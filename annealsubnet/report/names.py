@@ -1,11 +1,11 @@
 """Names: what each method is called in tables and figures, and a line about it for the reader who meets it first."""
 
 METHODS = {
-    "annealed": ("annealed (ours)", "local quadratic models of the error, solved by simulated annealing"),
-    "greedy": ("greedy", "the same quadratic models, solved greedily"),
+    "annealed": ("annealed (ours)", "anneals the error after a refit; with a sampler, or without a refit, quadratic models"),
+    "greedy": ("greedy", "quadratic models of the error without a refit, solved greedily"),
     "magnitude": ("magnitude", "keeps the largest weights"),
     "activation": ("mean activation", "keeps the neurons with the largest mean activation (Polyak and Wolf 2015)"),
-    "taylor": ("Taylor", "keeps what changes the loss most, to first order (Molchanov 2019)"),
+    "taylor": ("Taylor", "keeps what changes the loss most, to first order, example by example (Molchanov 2017)"),
     "fisher": ("diagonal Fisher", "keeps what changes the loss most, by the mean squared gradient (Theis 2018)"),
     "obd": ("brain damage", "keeps what changes the loss most, by the diagonal of its curvature (LeCun 1989)"),
     "snip": ("SNIP", "keeps the weights with the most sensitive connections (Lee 2019)"),

@@ -75,21 +75,32 @@ def test_sparsegpt_by_refits_over_the_inputs_that_are_left(pattern, by_neuron, b
     np.testing.assert_allclose(weights, current, atol=1e-9)
 
 
+@pytest.mark.parametrize("ridge", [1e-9, 0.01, 0.3])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_obc_removes_the_weight_that_costs_least_after_a_refit(pattern):
+def test_obc_removes_the_weight_that_costs_least_after_a_refit(pattern, ridge):
+    """With H + ridge in the place of H, as in the paper's code."""
     given = task(pattern)
-    kept, weights = follow_path(given, path="backward", ridge=1e-9)
+    kept, weights = follow_path(given, path="backward", ridge=ridge)
+    gram = damped(given.gram, ridge)
     for n in range(5):
-        target, left = given.gram @ given.weights[:, n], np.ones(12, bool)
+        target, left = gram @ given.weights[:, n], np.ones(12, bool)
 
         def cost(j, left=left, target=target):
-            return -target @ refitted(given.gram, target, left & (np.arange(12) != j))
+            return -target @ refitted(gram, target, left & (np.arange(12) != j))
 
         while left.sum() > 6:
             free = [j for j in np.flatnonzero(left) if not pattern or left[j // 4 * 4 : j // 4 * 4 + 4].sum() > 2]
             left[min(free, key=cost)] = False
         np.testing.assert_array_equal(kept[:, n], left)
-        np.testing.assert_allclose(weights[:, n], refitted(given.gram, target, left), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(weights[:, n], refitted(gram, target, left), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", ["backward", "forward"])
+def test_weights_of_which_all_stay_are_those_of_the_dense_network(path):
+    given = task(share=1.0)
+    kept, weights = follow_path(given, path=path, ridge=0.1)
+    assert kept.all()
+    np.testing.assert_allclose(weights, given.weights, rtol=1e-5)
 
 
 def test_forward_adds_the_input_that_helps_most_after_a_refit():

@@ -1,5 +1,6 @@
 """What holds for every method that is compared on request: exact counts, patterns, the same seed the same mask."""
 
+import re
 from inspect import signature
 from itertools import combinations
 
@@ -36,6 +37,16 @@ def test_every_method_has_a_name_and_a_citation():
     for name, method in (METHODS | ON_REQUEST).items():
         assert name in NAMES
         assert "References:" in method.__doc__ or name == "random"
+
+
+def test_the_line_about_a_method_cites_the_paper_of_its_defaults():
+    """The one that its docstring names first."""
+    for name, method in (METHODS | ON_REQUEST).items():
+        cited = re.search(r"(\w*) ?(\d{4})\)$", NAMES[name][1])
+        if cited is not None:
+            first = method.__doc__.partition("References:")[2]
+            author, year = cited.groups()
+            assert author in first and re.search(r"\b\d{4}\b", first).group() == year, name
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

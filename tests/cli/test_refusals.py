@@ -12,6 +12,7 @@ BAD = {
     "keep above one": (["mine:pairs", "--keep", "1.5"], "keep is '1.5'; give a fraction above 0 and up to 1"),
     "keep zero": (["mine:pairs", "--keep", ".5", "0"], "keep is '0'"),
     "keep no number": (["mine:pairs", "--keep", "half"], "keep is 'half'"),
+    "keep one unit and all of them": (["mine:pairs", "--keep", "1.0", "1"], "--keep asks for 1 unit and for all of them"),
     "unknown method": (["mine:pairs", "--method", "magic"], "no method 'magic'; use one or more of annealed, magnitude"),
     "unknown data": (["--data", "imagenet"], "no data set 'imagenet'; use digits, mnist, cifar10"),
     "missing data file": (["--data", "none.npz"], "no data file none.npz"),
