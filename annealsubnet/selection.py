@@ -245,6 +245,9 @@ def select_weights(
     """
     centered = regression.centered() if choice.refit else regression.without(bias)
 
+    if choice.refit:
+        centered = centered.drawn_to(weights, choice.ridge)
+
     def select(group: int, threads: int | None) -> np.ndarray:
         gram, cross, energy = centered.gram[group], centered.cross[group], centered.target_energy[group]
         if choice.pattern is not None and choice.pattern.is_block:

@@ -14,7 +14,7 @@ from annealsubnet.budgets import Budget, budget_of
 from annealsubnet.evaluation import operations, positions
 from annealsubnet.layer_costs import LayerCurves, divide
 from annealsubnet.losses import Loss, check_loss, cross_entropy
-from annealsubnet.networks import Network, Params, Site, as_network
+from annealsubnet.networks import Layer, Network, Params, Site, as_network
 from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
@@ -24,7 +24,7 @@ from annealsubnet.solvers.select_refit_problem import by_group
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
 from annealsubnet.statistics.passes import num_outputs
-from annealsubnet.statistics.row_curvature import RowCurvature, own_row_regressions
+from annealsubnet.statistics.row_curvature import RowCurvature, as_rows, own_row_regressions
 
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which curvature is estimated."""
@@ -90,7 +90,7 @@ def weight_curves(
     for name in names:
         layer = network.layers[name]
         longest = layer.fan_in if max_kept is None else min(layer.fan_in, int(max_kept))
-        curves = _weight_curves(self_regression(layer, moments[name], network.params), longest, RIDGE)
+        curves = _weight_curves(self_regression(layer, moments[name], network.params), _matrix(layer, network.params), longest, RIDGE)
         errors[name] = curves.weighted(importance[name])
         place = 2 if layer.fan_in <= 2**16 else 4
         costs[name] = {
@@ -150,13 +150,16 @@ def weight_counts(
     regressions = {name: self_regression(layer, moments[name], params) for name, layer in layers.items()}
     longest = {name: _longest(budget, name, layer.fan_in) for name, layer in layers.items()}
     if curvature is None:
-        curves = {name: _weight_curves(regressions[name], longest[name], ridge) for name in layers}
+        curves = {name: _weight_curves(regressions[name], _matrix(layers[name], params), longest[name], ridge) for name in layers}
         if budget.scope == "network":
             return divide(network, batches, curves, importance, budget.total, params=params, loss=loss)
         weighted = {name: curves[name].weighted(importance[name]) for name in layers}
     else:
         rows = own_row_regressions(network, batches, regressions, params=params, curvature=curvature)
-        weighted = {name: _weight_curves(own.regression, longest[name], ridge).weighted(own.cost) for name, own in rows}
+        weighted = {
+            name: _weight_curves(own.regression, as_rows(_matrix(layers[name], params)), longest[name], ridge).weighted(own.cost)
+            for name, own in rows
+        }
     if budget.scope == "network":
         return {name: counts.reshape(shapes[name]) for name, counts in allocate_over_layers(weighted, budget.total).items()}
     return {name: allocate(weighted[name], budget.counts[name]).counts.reshape(shapes[name]) for name in layers}
@@ -168,9 +171,13 @@ def _longest(budget: Budget, name: str, fan_in: int) -> int:
     return fan_in if share > 0.25 else max(min(fan_in, 64), int(np.ceil(min(1.0, 4 * share) * fan_in)))
 
 
-def _weight_curves(regression: Regression, longest: int, ridge: float) -> LayerCurves:
+def _matrix(layer: Layer, params: Params) -> np.ndarray:
+    return layer.matrix(np.asarray(params[layer.kernel], np.float64))
+
+
+def _weight_curves(regression: Regression, weights: np.ndarray, longest: int, ridge: float) -> LayerCurves:
     """By backward elimination where that is affordable: its errors are nearer to those of the supports that will be chosen."""
-    centered = regression.centered()
+    centered = regression.centered().drawn_to(weights, max(ridge, _LEAST_RIDGE))
     inputs = regression.gram.shape[-1]
     path: Literal["backward", "forward"] = "backward" if inputs <= _ELIMINATED or longest > _LONG * inputs else "forward"
     options: dict[str, Any] = {"method": path, "max_kept": longest, "ridge": max(ridge, _LEAST_RIDGE)}

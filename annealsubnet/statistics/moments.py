@@ -10,7 +10,7 @@ float64 across chunks.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -102,6 +102,23 @@ class Regression:
             self.target_energy - 2 * constant * self.target_mean + constant**2,
             self.count,
             False,
+        )
+
+    def drawn_to(self, weights: Float[np.ndarray, "groups fan_in outputs"], ridge: float) -> "Regression":
+        """The regression whose ridge draws towards these weights when it is solved with one that draws towards zero.
+
+        E(y − a · v)² + ρ‖v − w‖² is E(y' − a · v)² + ρ‖v‖² with E[a y'] = E[a y] + ρ w and E[y'²] = E[y²] + ρ‖w‖². Inputs that
+        are always zero, which nothing but the ridge could keep, are drawn towards zero.
+
+        Args:
+            weights: w.
+            ridge: ρ in units of the mean of each group's diagonal.
+        """
+        diagonal = np.einsum("gii->gi", self.gram)
+        amount = ridge * diagonal.mean(axis=1)[:, None, None]
+        drawn = np.where(diagonal[:, :, None] > 0, weights, 0.0)
+        return replace(
+            self, cross=self.cross + amount * drawn, target_energy=self.target_energy + (amount * drawn**2).sum(axis=1)
         )
 
     def __repr__(self) -> str:
