@@ -6,18 +6,23 @@ from typing import Any
 
 import numpy as np
 
+MOST_SEED = 2**63 - 1
+"""What JAX takes for a seed."""
 
-def check_whole(name: str, value: Any, least: int | None = None) -> int:
-    """An option as Python's own integer, which does not overflow, if it is a whole number (of at least so much).
+
+def check_whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """An option as Python's own integer, which does not overflow, if it is a whole number (of at least, and at most, so much).
 
     Raises:
         TypeError: for anything but a whole number.
-        ValueError: for less.
+        ValueError: for less or more.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a whole number; it is {value!r}.")
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}; it is {value}.")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}; it is {value}.")
     return int(value)
 
 

@@ -28,7 +28,8 @@ class Evaluation:
     weights that of an ideal sparse implementation.
 
     Attributes:
-        accuracy: share of examples whose largest output is their label, in [0, 1]; NaN if labels are not integers.
+        accuracy: share of examples whose largest output is their label, in [0, 1]; NaN if labels are not integers, or
+            there is one output.
         loss: mean over examples.
         examples: how many were read.
         parameters: numbers in all parameters, zeros included.
@@ -111,7 +112,8 @@ def _step(model: Model, loss: Loss) -> Callable[..., tuple[jax.Array, jax.Array]
     def step(params: Params, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         outputs = as_wide(call(params, inputs))
         values = loss.value(outputs, labels)
-        if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        # One output has no classes: whole numbers are its targets.
+        if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer) or outputs.shape[-1] == 1:
             return jnp.sum(values), jnp.asarray(nan)
         return jnp.sum(values), jnp.sum(jnp.argmax(outputs, axis=-1) == labels)
 

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from annealsubnet import report
-from annealsubnet.arguments import check_whole
+from annealsubnet.arguments import MOST_SEED, check_whole
 from annealsubnet.cli.commands import Ticket
 from annealsubnet.cli.refusals import Refusal, is_refusal
 from annealsubnet.cli.subjects import BATCH, own_subject
@@ -120,7 +120,7 @@ def lottery_of(options: Ticket, keep: report.Keep) -> Lottery:
     from annealsubnet.tickets import initialize
     from annealsubnet.tickets.initialize import kept_fan_in
 
-    check_whole("--seed", options.seed, 0)
+    check_whole("--seed", options.seed, 0, MOST_SEED)
     if options.network is not None and ":" in options.network:
         words = [f"--{name}" for name in ("data", "weights", "examples") if getattr(options, name) is not None]
         words += [] if options.rescale else ["--no-rescale"]

@@ -54,7 +54,8 @@ class Fit:
         layer: of the teacher.
         kept: weights of the student's block.
         weights: of the teacher's layer.
-        error: mean squared error of the block's outputs, in units of the mean square of the teacher's.
+        error: mean squared error of the block's outputs, in units of the mean square of what its
+            weights are to return: the teacher's outputs, less the student's biases.
         seconds: wall time.
     """
 

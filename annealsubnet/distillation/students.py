@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from annealsubnet.arguments import check_whole
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.distillation.blocks import blocks_of
 from annealsubnet.networks import Network, as_network
@@ -41,11 +41,10 @@ def draw_student(
         A new model in the form that the student came in.
 
     Raises:
-        ValueError: for a spread that is not positive, a negative seed, or layers that do not fit each other.
+        ValueError: for a spread that is not positive and finite, a negative seed, or layers that do not fit each other.
         TypeError: for a seed that is no whole number.
     """
-    if not spread > 0:
-        raise ValueError(f"spread is {spread}; give coefficients in units of the teacher's weights, above 0.")
+    check_weight("spread", spread, above_zero=True)
     seed = check_whole("seed", seed, 0)
     example = first_inputs(batches)
     theirs, ours = as_network(teacher, example), as_network(student, example)

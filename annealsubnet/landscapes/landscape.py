@@ -18,6 +18,7 @@ References:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import dimod
 import numpy as np
@@ -81,12 +82,12 @@ class Landscape:
         """The landscape as a binary quadratic model: products of three and more variables become auxiliary variables.
 
         Args:
-            strength: of the penalty that ties an auxiliary variable to its product; twice the largest coefficient if None.
+            strength: of the penalty that ties an auxiliary variable to its product. If None enough for any landscape: states of
+                least energy are those of the landscape, and have its energy. Annealers may do better with less.
         """
         terms = self.coefficients()
         offset = terms.pop((), 0.0)
-        if strength is None:
-            strength = 2.0 * max((abs(value) for value in terms.values()), default=1.0)
+        strength = _safe_strength(terms) if strength is None else strength
         bqm = dimod.make_quadratic(dimod.BinaryPolynomial(terms, "BINARY"), strength, dimod.BINARY)
         bqm.offset += offset
         for variable in range(self.num_variables):
@@ -95,6 +96,20 @@ class Landscape:
 
     def __repr__(self) -> str:
         return f"Landscape({self.num_variables} variables, {len(self.windows)} windows of {self.windows.shape[1]})"
+
+
+def _safe_strength(terms: Coefficients) -> float:
+    """More than what an auxiliary variable that is not its product can gain.
+
+    It replaces a product of at least two variables i and j in terms that hold both; setting all auxiliary variables right
+    changes those terms by no more than Σ_{S ∋ i, j} |c_S| for each one that was wrong, and frees one penalty at least.
+    """
+    gains: dict[tuple[int, int], float] = {}
+    for members, value in terms.items():
+        if len(members) > 2:
+            for pair in combinations(members, 2):
+                gains[pair] = gains.get(pair, 0.0) + abs(value)
+    return 1.01 * max(gains.values(), default=0.0) or 1.0
 
 
 def ring_windows(num_variables: int, num_neighbors: int) -> Int[np.ndarray, "windows members"]:
@@ -146,7 +161,7 @@ def _butterfly(values: np.ndarray, pair: object) -> np.ndarray:
         raise ValueError(f"A table has {size} entries; a window of n variables has 2^n.")
     half = 1
     while half < size:
-        view = values.reshape(*values.shape[:-1], -1, 2, half)
+        view = values.reshape(*values.shape[:-1], size // (2 * half), 2, half)
         low, high = pair(view[..., 0, :].copy(), view[..., 1, :].copy())  # type: ignore[operator]
         view[..., 0, :], view[..., 1, :] = low, high
         half *= 2

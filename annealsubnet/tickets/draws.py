@@ -43,7 +43,11 @@ class Draws:
         return len(self.labels) // self.size
 
     def round(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and labels of one round, numbered from 0."""
+        """Inputs and labels of one round, numbered from 0.
+
+        Raises:
+            ValueError: if `augment` returns anything but as many numbers in the same shape.
+        """
         number_of_pass, place = divmod(number, self.rounds_a_pass)
         if number_of_pass not in self.orders:
             self.orders.clear()
@@ -52,7 +56,13 @@ class Draws:
         chosen = self.orders[number_of_pass][place * self.size : (place + 1) * self.size]
         inputs = self.inputs[chosen]
         if self.augment is not None:
-            inputs = self.augment(inputs, np.random.default_rng([self.seed, 2, number]))
+            inputs = np.asarray(self.augment(inputs, np.random.default_rng([self.seed, 2, number])))
+            shape = (len(chosen), *self.inputs.shape[1:])
+            if inputs.shape != shape or inputs.dtype.kind in "OSU":
+                raise ValueError(
+                    f"augment returns {inputs.dtype} of shape {inputs.shape} for inputs of shape {shape}; it must return an "
+                    "array of numbers of the same shape."
+                )
         return inputs, self.labels[chosen]
 
     def held_in(self, size: int) -> tuple[np.ndarray, np.ndarray]:

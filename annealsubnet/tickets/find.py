@@ -12,7 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from annealsubnet.arguments import check_whole
+from annealsubnet.arguments import MOST_SEED, check_whole
 from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.budgets import Budget, Keep, budget_of
 from annealsubnet.losses import Loss, cross_entropy
@@ -111,7 +111,8 @@ def find_ticket(
     in_blocks = isinstance(rule, Blocks)
     batch_size = check_whole("batch_size", (5000 if in_blocks else 100) if batch_size is None else batch_size, 1)
     held_in = (batch_size if in_blocks else 500) if held_in is None else held_in
-    seed, checks, held_in = check_whole("seed", seed, 0), check_whole("checks", checks, 1), check_whole("held_in", held_in, 1)
+    seed = check_whole("seed", seed, 0, MOST_SEED)
+    checks, held_in = check_whole("checks", checks, 1), check_whole("held_in", held_in, 1)
     path = None if state_file is None else Path(state_file)
     _check(budget, price, keep_from, passes, rule, coupling, resume, path)
     draws = draws_of(network, batches, loss, size=batch_size, seed=seed, augment=augment)

@@ -22,6 +22,7 @@ from annealsubnet.tickets.switches import Switches
 from annealsubnet.tickets.thermal import ground_state
 
 _READS = 4
+_HIDDEN = 2.0**-23
 _COOLED = 1.25  # The temperature is zero from four fifths of the sweeps on.
 
 
@@ -55,7 +56,10 @@ class GateModel:
         """The best state found from m; `share` of the temperature is left, and the count is free without a budget."""
         priced = self.slopes + self.flip_price * np.where(self.kept, -1.0, 1.0) + self.unit_price
         sizes = {name: place.stop - place.start for name, place in self.places.items()}
-        problem = gate_problem(sizes, self.curvature, gradient=priced, at=self.kept.astype(float))
+        largest = max(float(np.abs(self.curvature).max()), float(np.abs(priced).max()))
+        # The annealer's float32 hides what is smaller, and warns of it: neurons that are nearly always silent have such.
+        curvature = np.where(np.abs(self.curvature) > _HIDDEN * largest, self.curvature, 0.0)
+        problem = gate_problem(sizes, curvature, gradient=priced, at=self.kept.astype(float))
         heat = share * blocks.temperature * float(np.sqrt(np.square(priced).mean()))
         falling = heat * np.maximum(0.0, 1 - _COOLED * np.arange(blocks.num_sweeps) / blocks.num_sweeps)
         with np.errstate(divide="ignore"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer
 from annealsubnet.statistics.curvature import sketched_curvature
@@ -40,11 +41,9 @@ class Blocks:
     coupling: bool = True
 
     def __post_init__(self) -> None:
-        if not (0 < self.strength("weight") < np.inf and 0 <= self.temperature < np.inf and self.num_sweeps >= 1):
-            raise ValueError(
-                f"damping is above 0, temperature at least 0, both finite, num_sweeps at least 1; they are {self.damping}, "
-                f"{self.temperature} and {self.num_sweeps}."
-            )
+        check_weight("damping", self.strength("weight"), above_zero=True)
+        check_weight("temperature", self.temperature)
+        check_whole("num_sweeps", self.num_sweeps, 1)
 
     def strength(self, unit: str) -> float:
         """γ."""

@@ -64,12 +64,12 @@ class Switches:
         return jnp.mean(self.loss.value(self.outputs(params, gates, inputs), labels))
 
     def measure(self, gates: Mapping[str, Any], inputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-        """Loss and accuracy on a batch (accuracy NaN where labels are no integers)."""
+        """Loss and accuracy on a batch (accuracy NaN where labels are no integers or there is one output)."""
 
         @self.network.jitted("ticket measure", *self.key)
         def step(params: Params, gates: Gates, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
             outputs = self.outputs(params, gates, inputs)
-            classes = labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer)
+            classes = labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer) and outputs.shape[-1] > 1
             right = jnp.argmax(outputs, axis=-1) == labels if classes else jnp.full(len(labels), jnp.nan)
             return jnp.mean(self.loss.value(outputs, labels)), jnp.mean(right)
 

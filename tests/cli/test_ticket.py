@@ -178,6 +178,7 @@ def test_weights_are_wider_by_what_is_kept_of_a_neurons_inputs(unit, keep):
         (["--network", "nowhere:find", "--no-rescale"], "leave out --no-rescale"),
         (["--passes", "0"], "passes is 0"),
         (["--seed", "-1"], "--seed must be at least 0; it is -1"),
+        (["--seed", "9223372036854775808"], "--seed must be at most 9223372036854775807; it is 9223372036854775808"),
     ],
 )
 def test_bad_requests_are_refused_in_a_sentence(words, says, tmp_path, monkeypatch, capsys):

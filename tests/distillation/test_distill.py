@@ -132,8 +132,9 @@ def test_what_is_refused(digits):
         distill_ticket(teacher, student, batches, kept_per_weight={"fc1": 0.6, "fc2": 0.05}, seed=0)
     with pytest.raises(ValueError, match="with a fan-in of 64"):
         distill_ticket(teacher, student, batches, alternation=Alternation(fan_in=64), seed=0)
-    with pytest.raises(ValueError, match="spread is 0"):
-        draw_student(teacher, student, batches, spread=0, seed=0)
+    for spread in (0, np.inf):
+        with pytest.raises(ValueError, match=f"spread is {spread}"):
+            draw_student(teacher, student, batches, spread=spread, seed=0)
 
 
 def test_another_nonlinearity_is_measured_not_assumed(digits):

@@ -87,6 +87,23 @@ def test_bqm_has_the_same_optimum():
     assert best.energy == pytest.approx(solve_tree(land)[1])
 
 
+def test_bqm_keeps_the_optimum_where_many_products_share_a_pair():
+    # 0 and 1 together gain 1 from each of seven others, and cost more than that through eight: 0 and 1 stay 0.
+    windows = [(0, 1, other) for other in range(2, 17)]
+    table = np.zeros((15, 8))
+    table[:7, 7] = -1.0
+    table[7:] = zeta(np.array([0, 0, 0, 0, -1.0, 0.9, 0.9, 0.0]))
+    land = Landscape(np.array(windows), table, 17)
+    bqm = land.to_bqm()
+    energies = bqm.energies((all_states(len(bqm.variables)).astype(np.int8), list(bqm.variables)))
+    assert energies.min() == pytest.approx(land.energy(all_states(17)).min())
+
+
+def test_a_landscape_without_windows_is_a_bqm_too():
+    bqm = Landscape(np.zeros((0, 3), int), np.zeros((0, 8)), 4).to_bqm()
+    assert list(bqm.variables) == [0, 1, 2, 3] and not bqm.quadratic and not any(bqm.linear.values())
+
+
 def test_bad_landscapes_are_refused():
     with pytest.raises(ValueError, match="need tables"):
         Landscape(np.array([[0, 1]]), np.zeros((1, 3)), 2)

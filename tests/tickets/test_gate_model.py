@@ -11,7 +11,7 @@ from annealsubnet.examples.architectures import MLP
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network
 from annealsubnet.tickets import Blocks, find_ticket, initialize, random_masks
-from annealsubnet.tickets.gate_model import gate_model_around
+from annealsubnet.tickets.gate_model import GateModel, gate_model_around
 from annealsubnet.tickets.quadratic import Terms
 from annealsubnet.tickets.switches import Switches
 
@@ -137,3 +137,10 @@ def test_a_search_that_goes_on_ends_where_one_that_was_not_stopped_does(wide, tm
     resumed = find_ticket(network, batches, state_file=tmp_path / "search.npz", resume=True, **options)
     whole = find_ticket(network, batches, **options)
     assert all((whole.kept[name] == resumed.kept[name]).all() for name in whole.kept)
+
+
+def test_neurons_that_are_nearly_silent_raise_no_alarm(caplog):
+    curvature = np.array([[2.0, 0.5, 1e-10], [0.5, 1.0, 2e-10], [1e-10, 2e-10, 1e-10]])
+    model = GateModel({"fc1": slice(0, 3)}, np.array([True, False, False]), np.array([0.5, -0.6, 0.0]), curvature, 0.01)
+    assert model.annealed(Blocks(), None, 1.0, 0).tolist() == [True, True, False]
+    assert not caplog.records

@@ -218,7 +218,7 @@ def test_what_does_not_go_with_blocks_is_refused(case):
     with pytest.raises(ValueError, match=r"No unit of 'fc\d' is kept"):
         find_ticket(network, batches, rule=Blocks(), keep=1, scope="network", seed=1)
     for wrong in ({"damping": 0.0}, {"temperature": -1.0}, {"num_sweeps": 0}, {"damping": np.nan}, {"damping": np.inf}):
-        with pytest.raises(ValueError, match="damping is above 0"):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} (is|must be)"):
             Blocks(**wrong)
     with pytest.raises(ValueError, match="inputs that are NaN or infinite"):
         in_blocks(network, batches, 2, augment=lambda inputs, generator: inputs * np.nan)
