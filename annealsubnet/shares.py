@@ -90,7 +90,8 @@ def weight_curves(
     for name in names:
         layer = network.layers[name]
         longest = layer.fan_in if max_kept is None else min(layer.fan_in, int(max_kept))
-        curves = _weight_curves(self_regression(layer, moments[name], network.params), _matrix(layer, network.params), longest, RIDGE)
+        regression = self_regression(layer, moments[name], network.params)
+        curves = _weight_curves(regression, _matrix(layer, network.params), longest, RIDGE)
         errors[name] = curves.weighted(importance[name])
         place = 2 if layer.fan_in <= 2**16 else 4
         costs[name] = {
@@ -148,16 +149,17 @@ def weight_counts(
         return {name: np.full(shapes[name], budget.counts[name]) for name in layers}
     moments = input_moments(network, batches, params=params, layers=layers)
     regressions = {name: self_regression(layer, moments[name], params) for name, layer in layers.items()}
+    weights = {name: _matrix(layer, params) for name, layer in layers.items()}
     longest = {name: _longest(budget, name, layer.fan_in) for name, layer in layers.items()}
     if curvature is None:
-        curves = {name: _weight_curves(regressions[name], _matrix(layers[name], params), longest[name], ridge) for name in layers}
+        curves = {name: _weight_curves(regressions[name], weights[name], longest[name], ridge) for name in layers}
         if budget.scope == "network":
             return divide(network, batches, curves, importance, budget.total, params=params, loss=loss)
         weighted = {name: curves[name].weighted(importance[name]) for name in layers}
     else:
         rows = own_row_regressions(network, batches, regressions, params=params, curvature=curvature)
         weighted = {
-            name: _weight_curves(own.regression, as_rows(_matrix(layers[name], params)), longest[name], ridge).weighted(own.cost)
+            name: _weight_curves(own.regression, as_rows(weights[name]), longest[name], ridge).weighted(own.cost)
             for name, own in rows
         }
     if budget.scope == "network":

@@ -36,6 +36,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import numpy as np
 from annealer_comparisons import SECTIONS
+from annealer_device import device
 from rows import write_whole
 
 import annealsubnet
@@ -139,7 +140,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out/annealer"))
     parser.add_argument("--seed", type=int, default=0)
-    usual = [name for name in SECTIONS if name != "device"]
+    usual = list(SECTIONS)
     parser.add_argument("--sections", nargs="+", choices=[*SECTIONS, "compilation"], help="only these")
     parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="time the JAX kernels there, and nothing else")
     chosen = parser.parse_args(None if arguments is None else list(arguments))
@@ -150,14 +151,12 @@ def main(arguments: Iterable[str] | None = None) -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     start = time.perf_counter()
-    sections: list[tuple[str, Callable[[], Iterable[dict[str, Any]]]]] = [
-        (
-            name,
-            compilation if name == "compilation" else functools.partial(SECTIONS[name], quick=chosen.quick, seed=chosen.seed),
-        )
+    measured: dict[str, Callable[..., Iterable[dict[str, Any]]]] = SECTIONS | {"device": device}
+    sections = {
+        name: compilation if name == "compilation" else functools.partial(measured[name], quick=chosen.quick, seed=chosen.seed)
         for name in wanted
-    ]
-    for name, section in sections:
+    }
+    for name, section in sections.items():
         for row in section():
             rows.append(row)
             write_rows(rows, chosen.out / "results.csv")

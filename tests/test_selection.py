@@ -40,10 +40,7 @@ def test_the_support_of_least_error_by_enumeration(with_bias, ridge):
         counts = np.full((1, NEURONS), size)
         found = select_weights(regression, weights[None], counts, bias=bias[None], choice=Choice(ridge=ridge), seed=0)[0]
         for neuron in range(NEURONS):
-            errors = [
-                error(gram, alive[:, neuron], np.array(kept), ridge)
-                for kept in combinations(range(FAN_IN), size)
-            ]
+            errors = [error(gram, alive[:, neuron], np.array(kept), ridge) for kept in combinations(range(FAN_IN), size)]
             ours = error(gram, alive[:, neuron], np.flatnonzero(found[:, neuron]), ridge)
             assert found[:, neuron].sum() == size
             assert ours <= min(errors) * (1 + 1e-9) + 1e-12
