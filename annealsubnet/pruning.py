@@ -350,7 +350,7 @@ class _Walk:
     ) -> tuple[Regression, np.ndarray]:
         """The regression, by rows where curvature counts, and what stays of a layer."""
         layer = self.network.layers[name]
-        weights, bias = layer.matrix(np.asarray(params[layer.kernel], np.float64)), layer.bias_matrix(params)
+        weights, bias = layer.weight_matrix(params), layer.bias_matrix(params)
         select = partial(select_weights, choice=self.choice, seed=seed)
         if deltas is None:
             regression = self._regression(name, params)

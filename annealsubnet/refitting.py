@@ -145,7 +145,7 @@ def refit_layer(
     layer: Layer, regression: Regression, kept: Bool[np.ndarray, "groups fan_in outputs"], params: Params, *, ridge: float
 ) -> dict[str, Any]:
     """Parameters in which one layer's kept weights, and its bias, are refitted; of its own regression or that of its rows."""
-    start = layer.matrix(np.asarray(params[layer.kernel], np.float64))
+    start = layer.weight_matrix(params)
     if regression.cross.shape == start.shape:
         weights, bias = least_squares(regression, kept, start, ridge=ridge)
     else:

@@ -243,10 +243,7 @@ def select_weights(
         choice: how.
         seed: of all that is random.
     """
-    centered = regression.centered() if choice.refit else regression.without(bias)
-
-    if choice.refit:
-        centered = centered.drawn_to(weights, choice.ridge)
+    centered = regression.centered().drawn_to(weights, choice.ridge) if choice.refit else regression.without(bias)
 
     def select(group: int, threads: int | None) -> np.ndarray:
         gram, cross, energy = centered.gram[group], centered.cross[group], centered.target_energy[group]

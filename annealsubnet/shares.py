@@ -14,7 +14,7 @@ from annealsubnet.budgets import Budget, budget_of
 from annealsubnet.evaluation import operations, positions
 from annealsubnet.layer_costs import LayerCurves, divide
 from annealsubnet.losses import Loss, check_loss, cross_entropy
-from annealsubnet.networks import Layer, Network, Params, Site, as_network
+from annealsubnet.networks import Network, Params, Site, as_network
 from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
@@ -91,7 +91,7 @@ def weight_curves(
         layer = network.layers[name]
         longest = layer.fan_in if max_kept is None else min(layer.fan_in, int(max_kept))
         regression = self_regression(layer, moments[name], network.params)
-        curves = _weight_curves(regression, _matrix(layer, network.params), longest, RIDGE)
+        curves = _weight_curves(regression, layer.weight_matrix(network.params), longest, RIDGE)
         errors[name] = curves.weighted(importance[name])
         place = 2 if layer.fan_in <= 2**16 else 4
         costs[name] = {
@@ -149,7 +149,7 @@ def weight_counts(
         return {name: np.full(shapes[name], budget.counts[name]) for name in layers}
     moments = input_moments(network, batches, params=params, layers=layers)
     regressions = {name: self_regression(layer, moments[name], params) for name, layer in layers.items()}
-    weights = {name: _matrix(layer, params) for name, layer in layers.items()}
+    weights = {name: layer.weight_matrix(params) for name, layer in layers.items()}
     longest = {name: _longest(budget, name, layer.fan_in) for name, layer in layers.items()}
     if curvature is None:
         curves = {name: _weight_curves(regressions[name], weights[name], longest[name], ridge) for name in layers}
@@ -171,10 +171,6 @@ def _longest(budget: Budget, name: str, fan_in: int) -> int:
     """How far error curves are followed: well beyond the mean, for a neuron may get several times its share."""
     share = budget.counts[name] / np.prod(budget.shapes[name]) if budget.scope == "layer" else budget.total / budget.size
     return fan_in if share > 0.25 else max(min(fan_in, 64), int(np.ceil(min(1.0, 4 * share) * fan_in)))
-
-
-def _matrix(layer: Layer, params: Params) -> np.ndarray:
-    return layer.matrix(np.asarray(params[layer.kernel], np.float64))
 
 
 def _weight_curves(regression: Regression, weights: np.ndarray, longest: int, ridge: float) -> LayerCurves:

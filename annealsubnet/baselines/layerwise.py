@@ -114,7 +114,7 @@ def choose_by_layer(
     for name, number in shares.items():
         layer = network.layers[name]
         moments = dense[name] if dense else input_moments(network, data, params=params, layers=[name])[name]
-        weights = layer.matrix(np.asarray(network.params[layer.kernel], np.float64))
+        weights = layer.weight_matrix(network.params)
         by_neuron = budget.scope == "neuron"
         tasks = [Task(moments.gram[group], weights[group], number[group], form, by_neuron) for group in range(layer.groups)]
         stays, changed = (np.stack(parts) for parts in zip(*map(choose, tasks), strict=True))

@@ -142,7 +142,7 @@ def _traced_counts(
     for name in budget.selected:
         regression = self_regression(network.layers[name], moments[name], network.params)
         # OBC leaves biases alone: its errors are those of uncentered inputs.
-        weights = network.layers[name].matrix(np.asarray(network.params[network.layers[name].kernel], np.float64))
+        weights = network.layers[name].weight_matrix(network.params)
         groups = [damped_target(*group, ridge) for group in zip(moments[name].gram, weights, strict=True)]
         found = [
             error_curves(

@@ -90,7 +90,7 @@ def _weight_scores(network: Network, batches: Iterable[Any], budget: Budget, imp
     moments = input_moments(network, batches, layers=layers)
     steps, rises = {}, {}
     for name, layer in layers.items():
-        weights = layer.matrix(np.asarray(network.params[layer.kernel], np.float64))
+        weights = layer.weight_matrix(network.params)
         groups = [eliminate_inputs(*group) for group in zip(moments[name].gram, weights, importance[name], strict=True)]
         steps[name] = np.concatenate([step for step, _ in groups], axis=1)
         rises[name] = np.concatenate([rise for _, rise in groups], axis=1)

@@ -273,7 +273,7 @@ def _vectors(
 
 def _matrix(layer: Layer, params: Params) -> np.ndarray:
     """A layer's weights, `[fan_in, outputs]`."""
-    return np.asarray(layer.matrix(np.asarray(params[layer.kernel], np.float64))[0])
+    return layer.weight_matrix(params)[0]
 
 
 def _allowed(blocks: Sequence[Block], kept_per_weight: float | Mapping[str, float]) -> dict[str, int]:

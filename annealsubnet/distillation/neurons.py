@@ -110,7 +110,7 @@ def distill_neurons(
             f"{wanted.name!r} does."
         )
     budget = budget_of(ours, keep={site.name: keep}, unit="neuron", scope="layer")
-    weights = np.asarray(last.matrix(np.asarray(ours.params[last.kernel], np.float64))[0])
+    weights = last.weight_matrix(ours.params)[0]
     reads, block = site.consumers[last.name][0], Block(wanted, None, last)
 
     def measured(scale: float) -> Matching:

@@ -85,6 +85,10 @@ class Layer:
         """The kernel, in its own shape, of a `[groups, fan_in, outputs per group]` array."""
         return matrix.transpose(1, 0, 2).reshape(self.shape)
 
+    def weight_matrix(self, params: Mapping[str, Any]) -> Float[np.ndarray, "groups fan_in outputs"]:
+        """The layer's kernel as float64."""
+        return np.asarray(self.matrix(np.asarray(params[self.kernel], np.float64)))
+
     def bias_matrix(self, params: Mapping[str, Any]) -> Float[np.ndarray, "groups outputs"]:
         """The layer's bias as float64, zero if it has none."""
         shape = (self.groups, self.outputs // self.groups)

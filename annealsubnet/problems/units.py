@@ -47,7 +47,7 @@ def site_problem(
     offset = 0.0
     for name, unit_of_input in site.consumers.items():
         layer, regression = layers[name], regressions[name]
-        weights = layer.matrix(np.asarray(params[layer.kernel], np.float64))
+        weights = layer.weight_matrix(params)
         scale = relative_importance(regression) if importance is None else importance[name]
         scaled = weights * scale[:, None, :]
         left = regression.without(layer.bias_matrix(params))

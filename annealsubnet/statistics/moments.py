@@ -245,7 +245,7 @@ def through_targets(network: Network, layer: str, now: Params, then: Params, inp
 
 def self_regression(layer: Layer, moments: Moments, params: Mapping[str, Any]) -> Regression:
     """The regression of a layer's own outputs on its own inputs: no pass over data, since C = H W + E[a] bias."""
-    weights = layer.matrix(np.asarray(params[layer.kernel], np.float64))
+    weights = layer.weight_matrix(params)
     bias = layer.bias_matrix(params)
     product = moments.gram @ weights
     linear_mean = np.einsum("gi,gio->go", moments.mean, weights)

@@ -159,7 +159,7 @@ def own_row_regressions(
         for name in names:
             layer, gram = network.layers[name], sums.pop(name) / count
             check_statistics(name, gram)
-            weights = as_rows(layer.matrix(np.asarray(params[layer.kernel], np.float64)))[:, :, 0]
+            weights = as_rows(layer.weight_matrix(params))[:, :, 0]
             extended = np.concatenate([weights, layer.bias_matrix(params).reshape(-1, 1)], 1)
             cross = np.einsum("rij,rj->ri", gram, extended)
             yield name, mixed(regressions[name], RowProducts(gram, cross, np.einsum("ri,ri->r", cross, extended)))

@@ -163,7 +163,7 @@ def models_around(
     models = {}
     for name, mask in kept.items():
         layer = network.layers[name]
-        kernel, gram = layer.matrix(np.asarray(network.params[layer.kernel], np.float64)), moments[name].gram
+        kernel, gram = layer.weight_matrix(network.params), moments[name].gram
         if not blocks.coupling:
             gram = np.stack([np.diag(np.diag(each)) for each in gram])
         damped = blocks.strength("weight") * curvature[name].reshape(layer.groups, -1)
