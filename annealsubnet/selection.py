@@ -24,7 +24,7 @@ from annealsubnet.solvers.door import solve, solve_all
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import select_inputs, select_units
 from annealsubnet.solvers.select_refit_problem import by_group
-from annealsubnet.statistics.moments import Regression
+from annealsubnet.statistics.moments import Regression, ridge_target
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def select_site(
     if num_kept == site.size:
         return np.ones(site.size, bool)
     if choice.refit and choice.sampler is None:
-        stacked = stack(site, regressions, importance)
+        stacked = stack(network, site, regressions, params, importance=importance, ridge=choice.ridge)
         found = select_units(
             stacked.gram,
             stacked.cross,
@@ -99,7 +99,7 @@ def select_site(
             num_kept,
             unit_of_input=stacked.unit_of_input,
             seed=seed,
-            ridge=choice.ridge,
+            ridge=0.0,
             num_sweeps=max(choice.effort, 1),
             temperature="annealed" if choice.effort else "zero",
         )
@@ -152,10 +152,10 @@ def _refined_site(
     seed: int,
 ) -> np.ndarray:
     """Solve, refit, repeat: the quadratic model around the refitted weights, while the error after the refit falls."""
-    stacked = stack(site, regressions, importance)
+    stacked = stack(network, site, regressions, params, importance=importance, ridge=choice.ridge)
     least, best = np.inf, kept
     for number in range(choice.rounds):
-        error, weights = stacked.refit(kept, ridge=choice.ridge)
+        error, weights = stacked.refit(kept)
         if error >= least * (1 - 1e-9):
             return best
         least, best = error, kept
@@ -167,10 +167,12 @@ def _refined_site(
 class Stacked:
     """All consumers of a site as one regression: block by block along the inputs and along the outputs.
 
+    What it errs is the error after the refit, whose ridge draws towards the weights that are there; that is in its moments.
+
     Attributes:
-        gram: H, block-diagonal over consumers and groups; centered where a bias is refitted.
-        cross: moments of inputs and targets, each output scaled by the root of its importance.
-        energy: of the scaled targets.
+        gram: H plus the ridge, block-diagonal over consumers and groups; centered where a bias is refitted.
+        cross: moments of inputs and targets, each output scaled by the root of its importance, plus ridge times weights.
+        energy: of the scaled targets; plus the ridge times the squared weights.
         unit_of_input: which unit each input belongs to; −1 for other sites'.
     """
 
@@ -179,12 +181,11 @@ class Stacked:
     energy: Float[np.ndarray, "outputs"]
     unit_of_input: Int[np.ndarray, "inputs"]
 
-    def refit(self, kept: np.ndarray, *, ridge: float) -> tuple[float, np.ndarray]:
+    def refit(self, kept: np.ndarray) -> tuple[float, np.ndarray]:
         """The error after the refit on the kept units, and the weights."""
         rows = np.flatnonzero(np.append(kept, True)[self.unit_of_input])
         weights = np.zeros_like(self.cross)
-        block = self.gram[np.ix_(rows, rows)] + ridge * np.trace(self.gram) / len(self.gram) * np.eye(len(rows))
-        weights[rows] = scipy.linalg.solve(block, self.cross[rows], assume_a="pos")
+        weights[rows] = scipy.linalg.solve(self.gram[np.ix_(rows, rows)], self.cross[rows], assume_a="pos")
         return float(self.energy.sum() - (weights * self.cross).sum()), weights
 
     def problem(self, weights: np.ndarray, kept: np.ndarray, num_kept: int) -> Problem:
@@ -209,18 +210,43 @@ class Stacked:
         return Problem(fields, matrix, offset, num_kept)
 
 
-def stack(site: Site, regressions: Mapping[str, Regression], importance: Importance) -> Stacked:
-    """One regression of all that a site's consumers should return on all that they read."""
-    grams, crosses, energies, units = [], [], [], []
+def stack(
+    network: Network,
+    site: Site,
+    regressions: Mapping[str, Regression],
+    params: Params,
+    *,
+    importance: Importance,
+    ridge: float,
+) -> Stacked:
+    """One regression of all that a site's consumers should return on all that they read.
+
+    Args:
+        network: traced.
+        site: whose consumers.
+        regressions: of each consumer.
+        params: present parameters, towards which the ridge draws.
+        importance: of each consumer's outputs.
+        ridge: of the refit, in units of the mean of H's diagonal over all consumers; of 1 if none of their inputs ever varies.
+    """
+    grams, crosses, energies, weights, units = [], [], [], [], []
     for name, unit_of_input in site.consumers.items():
         centered = regressions[name].centered()
+        present = network.layers[name].weight_matrix(params)
         for group, weight in enumerate(importance[name]):
             grams.append(centered.gram[group])
             crosses.append(centered.cross[group] * np.sqrt(weight))
             energies.append(centered.target_energy[group] * weight)
+            weights.append(present[group] * np.sqrt(weight))
             units.append(unit_of_input[group])
+    gram = scipy.linalg.block_diag(*grams)
+    drawn = ridge_target(gram, scipy.linalg.block_diag(*weights))
+    damping = ridge * (float(np.diag(gram).mean()) or 1.0)
     return Stacked(
-        scipy.linalg.block_diag(*grams), scipy.linalg.block_diag(*crosses), np.concatenate(energies), np.concatenate(units)
+        gram + damping * np.eye(len(gram)),
+        scipy.linalg.block_diag(*crosses) + damping * drawn,
+        np.concatenate(energies) + damping * np.square(drawn).sum(axis=0),
+        np.concatenate(units),
     )
 
 

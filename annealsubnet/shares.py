@@ -204,7 +204,7 @@ def site_counts(
     moments = input_moments(network, batches, params=params, layers=[name for name in network.layers if name in readers])
     regressions = {name: self_regression(network.layers[name], moments[name], params) for name in readers}
     curves = [
-        _refit_curve(site, regressions, importance, choice)
+        _refit_curve(network, site, regressions, params, importance, choice.ridge)
         if choice.refit
         else eliminate(site_problem(site, regressions, network.layers, params, importance=importance)).energy
         for site in sites.values()
@@ -213,7 +213,9 @@ def site_counts(
     return dict(zip(sites, counts.tolist(), strict=True))
 
 
-def _refit_curve(site: Site, regressions: Mapping[str, Regression], importance: Importance, choice: Choice) -> np.ndarray:
+def _refit_curve(
+    network: Network, site: Site, regressions: Mapping[str, Regression], params: Params, importance: Importance, ridge: float
+) -> np.ndarray:
     """The error after the refit for every number of units."""
-    stacked = stack(site, regressions, importance)
-    return unit_curve(stacked.gram, stacked.cross, stacked.energy, unit_of_input=stacked.unit_of_input, ridge=choice.ridge)
+    stacked = stack(network, site, regressions, params, importance=importance, ridge=ridge)
+    return unit_curve(stacked.gram, stacked.cross, stacked.energy, unit_of_input=stacked.unit_of_input, ridge=0.0)

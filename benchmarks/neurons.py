@@ -4,7 +4,8 @@ Protocol. A network is trained for each seed; every method sees the same calibra
 with labels, which the annealed selection does not read) and chooses the same number of neurons in each layer. Accuracy is
 on the test set, of the masked network and of the one that the same least-squares refit made of the mask. Without the refit
 the annealed selection is `prune(refit=False)`, with it `prune()`; "descent" is `prune` at temperature zero, the control for
-annealing itself. Differences are paired over seeds. Rows that are in the folder already are not measured again.
+annealing itself. OSSCAR chooses by the error after the refit and is measured with it only. Differences are paired over seeds.
+Rows that are in the folder already are not measured again.
 """
 
 import argparse
@@ -24,11 +25,11 @@ from annealsubnet.report.names import labels
 
 KEEPS = (0.75, 0.5, 0.25, 0.12)
 EPOCHS = {"mnist-mlp": (6, 2e-3), "mnist-cnn": (2, 3e-3), "digits-mlp": (40, 1e-3), "digits-cnn": (40, 3e-3)}
-DESCENT = "descent"
+DESCENT, OSSCAR = "descent", "osscar"
 
 
 def plans(keeps: tuple[float, ...]) -> list[Plan]:
-    """Our own selection for each stage at which it is measured, and every baseline, which asks for neither, at both."""
+    """Our own selection and OSSCAR at the stages at which they are measured; the other methods, which know of none, at both."""
 
     def plan(methods: Mapping[str, Callable], *stages: bool) -> Plan:
         return Plan({"neuron": methods}, {"neuron": keeps}, {"neuron": "layer"}, stages=stages)
@@ -37,6 +38,7 @@ def plans(keeps: tuple[float, ...]) -> list[Plan]:
         plan({"annealed": prune}, False),
         plan({"annealed": prune, DESCENT: partial(prune, effort=0)}, True),
         plan(baselines.METHODS, False, True),
+        plan({OSSCAR: baselines.ON_REQUEST[OSSCAR]}, True),
     ]
 
 

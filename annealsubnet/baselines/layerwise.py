@@ -24,7 +24,7 @@ from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
 from annealsubnet.patterns import Pattern, parse_pattern, pattern_budget
 from annealsubnet.shares import importance_of, weight_counts
-from annealsubnet.statistics.moments import input_moments
+from annealsubnet.statistics.moments import input_moments, ridge_target
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,5 @@ def damped(gram: Float[np.ndarray, "fan_in fan_in"], ridge: float) -> Float[np.n
 def damped_target(
     gram: Float[np.ndarray, "fan_in fan_in"], weights: Float[np.ndarray, "fan_in outputs"], ridge: float
 ) -> tuple[Float[np.ndarray, "fan_in fan_in"], Float[np.ndarray, "fan_in outputs"]]:
-    """`damped` H, and the weights that (w − v)' H (w − v) draws towards: zero for inputs that are always zero.
-
-    Such inputs have nothing but the ridge to be kept for, which prices them by weights that no training has moved.
-    """
-    return damped(gram, ridge), np.where(np.diag(gram)[:, None] > 0, weights, 0.0)
+    """`damped` H, and the weights w towards which (w − v)' H (w − v) then draws."""
+    return damped(gram, ridge), ridge_target(gram, weights)

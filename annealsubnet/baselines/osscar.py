@@ -69,14 +69,11 @@ def osscar(
     for name, count in counts.items():
         site = network.sites(unit)[name]
         regressions = {
-            reader: regression_moments(network, data, reader, params=params, target_params=network.params)
+            reader: regression_moments(network, data, reader, params=params, target_params=network.params, through_sum=True)
             for reader in site.consumers
         }
-        stacked = stack(site, regressions, importance)
-        # Inputs that never vary leave nothing to take the mean of; any ridge tells then that no unit matters.
-        mean = float(np.diag(stacked.gram).mean()) or 1.0
-        gram = stacked.gram + ridge * mean * np.eye(len(stacked.gram))
-        kept[name] = search(gram, stacked.cross, stacked.unit_of_input, count, steps=steps)
+        stacked = stack(network, site, regressions, params, importance=importance, ridge=ridge)
+        kept[name] = search(stacked.gram, stacked.cross, stacked.unit_of_input, count, steps=steps)
         params = Mask.of(network, unit, kept).multiply(_refitted(network, data, kept, unit, params, ridge))
     mask = Mask.of(network, unit, kept)
     return mask, network.model.export(mask.multiply(params))
@@ -173,6 +170,6 @@ def _refitted(
     for name in network.sites(unit)[last].consumers:
         layer = network.layers[name]
         masked = mask.multiply(params)
-        regression = regression_moments(network, batches, name, params=masked, target_params=network.params)
+        regression = regression_moments(network, batches, name, params=masked, target_params=network.params, through_sum=True)
         params = refit_layer(layer, regression, kept_weights(network, mask, layer), masked, ridge=ridge)
     return {path: jnp.asarray(value) for path, value in params.items()}

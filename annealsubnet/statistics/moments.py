@@ -107,16 +107,14 @@ class Regression:
     def drawn_to(self, weights: Float[np.ndarray, "groups fan_in outputs"], ridge: float) -> "Regression":
         """The regression whose ridge draws towards these weights when it is solved with one that draws towards zero.
 
-        E(y − a · v)² + ρ‖v − w‖² is E(y' − a · v)² + ρ‖v‖² with E[a y'] = E[a y] + ρ w and E[y'²] = E[y²] + ρ‖w‖². Inputs that
-        are always zero, which nothing but the ridge could keep, are drawn towards zero.
+        E(y − a · v)² + ρ‖v − w‖² is E(y' − a · v)² + ρ‖v‖² with E[a y'] = E[a y] + ρ w and E[y'²] = E[y²] + ρ‖w‖².
 
         Args:
-            weights: w.
+            weights: w, of which those count that `ridge_target` leaves.
             ridge: ρ in units of the mean of each group's diagonal.
         """
-        diagonal = np.einsum("gii->gi", self.gram)
-        amount = ridge * diagonal.mean(axis=1)[:, None, None]
-        drawn = np.where(diagonal[:, :, None] > 0, weights, 0.0)
+        amount = ridge * np.einsum("gii->gi", self.gram).mean(axis=1)[:, None, None]
+        drawn = ridge_target(self.gram, weights)
         return replace(
             self, cross=self.cross + amount * drawn, target_energy=self.target_energy + (amount * drawn**2).sum(axis=1)
         )
@@ -124,6 +122,16 @@ class Regression:
     def __repr__(self) -> str:
         groups, fan_in, outputs = self.cross.shape
         return f"Regression({groups} groups of {fan_in} inputs to {outputs} outputs, {self.count:,} vectors)"
+
+
+def ridge_target(
+    gram: Float[np.ndarray, "*groups fan_in fan_in"], weights: Float[np.ndarray, "*groups fan_in outputs"]
+) -> Float[np.ndarray, "*groups fan_in outputs"]:
+    """What a ridge draws towards: the weights there are, and zero for inputs that are always zero.
+
+    Such inputs have nothing but the ridge to be kept for, which prices them by weights that no training has moved.
+    """
+    return np.where(np.einsum("...ii->...i", gram)[..., None] > 0, weights, 0.0)
 
 
 def input_moments(
