@@ -65,6 +65,15 @@ class Joint:
         floor = 1e-6 * self.curvature.mean() + np.finfo(np.float64).tiny
         return np.where(self.members, -np.inf, self.gradient**2 / (self.curvature + floor))
 
+    def groups(self, size: int) -> Int[np.ndarray, "groups size"]:
+        """Numbers of the weights of every `size` consecutive inputs of a neuron, layer by layer."""
+        found, first = [], 0
+        for layer in (self.network.layers[name] for name in self.names):
+            numbers = first + np.arange(int(np.prod(layer.shape))).reshape(layer.shape)
+            found.append(layer.matrix(numbers).transpose(0, 2, 1).reshape(-1, size))
+            first += numbers.size
+        return np.concatenate(found)
+
     def by_layer(self, active: Int[np.ndarray, "active"]) -> Masks:
         """Numbers of weights as flat indices into each layer's kernel."""
         ends = np.cumsum([int(np.prod(self.network.layers[name].shape)) for name in self.names])
@@ -146,6 +155,7 @@ def select_jointly(
     choice: Choice,
     seed: int,
     start: Literal["present", "backward"],
+    pattern: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Members and weights after the best `count` of the active weights have been chosen and refitted, the rest as they are.
 
@@ -158,6 +168,7 @@ def select_jointly(
         choice: whose effort is the annealer's; 0 for descent.
         seed: of all that is random.
         start: from the present members, or by backward elimination.
+        pattern: "N:M" if N of every M consecutive active weights stay, as they do at present.
     """
     members, weights = joint.members.copy(), joint.weights.copy()
     diagonal = np.diag(gram).copy()
@@ -169,9 +180,10 @@ def select_jointly(
         damped,
         cross,
         float(weights[active] @ (damped @ weights[active])),
-        count,
+        count if pattern is None else None,
         seed=seed,
         ridge=1e-9,
+        pattern=pattern,
         start=members[active][:, None] if start == "present" else start,
         num_sweeps=max(1, choice.effort * _FULL_EFFORT // max(moving, _FULL_EFFORT)),
         temperature="annealed" if choice.effort else "zero",

@@ -2,10 +2,10 @@
 
 Each neuron's own selection serves its own output. The network's distance to the dense one couples neurons and layers: around
 the present, refitted weights it is the joint least-squares problem of `annealsubnet.joint`, in which members that would be
-missed least and others that promise most are exchanged; then all layers are refitted (`annealsubnet.fitting`). The ridge is a
-trust region. Each round tries two of them, and the model's own word is not taken for either: both candidates are measured, as
-refitted, on examples that were held out from problem and refit. The better one and its ridge go on, unless the distance on
-these examples did not fall: then the round is undone.
+missed least and others that promise most are exchanged, under a pattern N:M within their groups of M inputs; then all layers
+are refitted (`annealsubnet.fitting`). The ridge is a trust region. Each round tries two of them, and the model's own word is
+not taken for either: both candidates are measured, as refitted, on examples that were held out from problem and refit. The
+better one and its ridge go on, unless the distance on these examples did not fall: then the round is undone.
 """
 
 import logging
@@ -22,6 +22,7 @@ from annealsubnet.joint import Joint, Masks, groups_of, joint_moments, measure_j
 from annealsubnet.losses import Loss
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
+from annealsubnet.patterns import Pattern
 from annealsubnet.selection import Choice
 from annealsubnet.statistics.weight_distance import distance_to
 
@@ -72,8 +73,8 @@ def polish_weights(
     Args:
         network: traced.
         batches: calibration inputs, which are held in memory; labels are not read.
-        budget: of weights; exchanges keep its counts: over the network, or within each layer. A budget of each neuron, or a
-            pattern, is refitted but not exchanged.
+        budget: of weights; exchanges keep its counts: over the network, within each layer, or within each group of the
+            pattern N:M that `choice` names. Budgets of each neuron, and blocks, are refitted but not exchanged.
         kept: the present masks of the budget's layers.
         params: present parameters.
         target_params: of the network whose outputs are kept to; the dense one's by default.
@@ -89,7 +90,7 @@ def polish_weights(
     params = task.fit(masks, params)
     values.append(task.distance(params))
     ridge = _RIDGE
-    for number in range(rounds if budget.scope != "neuron" else 0):
+    for number in range(rounds if budget.scope != "neuron" or task.pattern else 0):
         problems = task.problems(masks, params, seed + 101 * number)
         candidates = [task.exchange(problems, masks, params, tried) for tried in (ridge * _SPREAD, ridge / _SPREAD)]
         fits = [task.fit(*candidate, steps=_STEPS, products=_PRODUCTS) for candidate in candidates]
@@ -130,6 +131,12 @@ class _Task:
     choice: Choice
     loss: Loss
 
+    @property
+    def pattern(self) -> Pattern | None:
+        """Within whose groups weights are exchanged."""
+        pattern = self.choice.pattern
+        return None if pattern is None or pattern.is_block else pattern
+
     def distance(self, params: Params) -> float:
         """On the examples that are held out."""
         return distance_to(self.network, self.held, params=params, target_params=self.target, loss=self.loss)
@@ -149,17 +156,18 @@ class _Task:
             drawn = seed + 7 * place
             shared: dict[str, Any] = {"params": params, "target_params": self.target, "loss": self.loss, "seed": drawn}
             joint = measure_joint(self.network, self.examples, names, masks, **shared)
-            active = _active(joint)
+            active = _active(joint) if self.pattern is None else _active_groups(joint, self.pattern)
             rows = max(4000, _ROWS_A_MEMBER * int(joint.members[active].sum()))
             found.append(_Problem(joint, active, joint_moments(joint, self.examples, active, rows=rows, **shared), drawn))
         return found
 
     def exchange(self, problems: list["_Problem"], masks: Masks, params: Params, ridge: float) -> tuple[Masks, Params]:
         """The answers to all problems with one ridge."""
+        pattern = None if self.pattern is None else self.pattern.text
         for problem in problems:
             joint, active = problem.joint, problem.active
             count = int(joint.members[active].sum())
-            shared: dict[str, Any] = {"ridge": ridge, "choice": self.choice, "seed": problem.seed}
+            shared: dict[str, Any] = {"ridge": ridge, "choice": self.choice, "seed": problem.seed, "pattern": pattern}
             chosen = select_jointly(joint, active, problem.gram, count, start="present", **shared)
             masks, params = joint.replaced(masks, params, *chosen)
         return masks, params
@@ -180,3 +188,11 @@ def _active(joint: Joint) -> np.ndarray:
     inside = np.argsort(joint.price(), kind="stable")[: min(_MEMBERS, int(joint.members.sum()))]
     outside = np.argsort(-joint.promise, kind="stable")[: min(_OTHERS, int((~joint.members).sum()))]
     return np.sort(np.concatenate([inside, outside]))
+
+
+def _active_groups(joint: Joint, pattern: Pattern) -> np.ndarray:
+    """Whole groups of a pattern, those in which one exchange promises most, in order."""
+    groups = joint.groups(pattern.inputs)
+    gains = joint.promise[groups].max(axis=1) - joint.price()[groups].min(axis=1)
+    best = np.argsort(-gains, kind="stable")[: (_MEMBERS + _OTHERS) // pattern.inputs]
+    return groups[np.sort(best)].ravel()

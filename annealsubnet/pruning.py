@@ -104,10 +104,10 @@ def prune(
             weights of a round then go from all layers at once (`annealsubnet.thinning`), unless a pattern or the scope "neuron"
             says where.
         polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
-            refitted together (weights only); 0, or a sampler whose choice is refitted, leaves every layer as its own selection
-            and refit made it. A refit takes some hundred passes: where one over the batches takes over 2·10¹⁰ operations there
-            are no exchanges, and Adam fits the kept weights together, 200 steps at each of two to four rates
-            (`annealsubnet.stochastic_fit`).
+            refitted together (weights only); under "N:M" within its groups, and none under blocks or the scope "neuron". 0, or
+            a sampler whose choice is refitted, leaves every layer as its own selection and refit made it. A refit takes some
+            hundred passes: where one over the batches takes over 2·10¹⁰ operations there are no exchanges, and Adam fits the
+            kept weights together, 200 steps at each of two to four rates (`annealsubnet.stochastic_fit`).
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         inputs: of which network each layer sees while its units are chosen and refitted to the dense outputs: the "pruned" one,
             so that a layer makes up for those before it, or the "dense" one.

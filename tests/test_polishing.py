@@ -9,6 +9,7 @@ from annealsubnet.budgets import budget_of
 from annealsubnet.fitting import fit_network
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network
+from annealsubnet.patterns import parse_pattern, pattern_budget
 from annealsubnet.polishing import polish_weights
 from annealsubnet.selection import Choice
 from annealsubnet.statistics.weight_distance import distance_to
@@ -79,6 +80,33 @@ def test_polishing_keeps_counts_and_lowers_the_distance(case, scope, effort):
         assert all(np.array_equal(found.kept[name], kept) for name, kept in mask.kept.items())
     for name, kept in found.kept.items():
         assert not np.asarray(found.params[network.layers[name].kernel])[~kept].any()
+
+
+@pytest.mark.parametrize("word", ["1:3", "2:3", "3x1"])
+@pytest.mark.parametrize("effort", [0, 10])
+def test_polishing_exchanges_within_the_groups_of_a_pattern(case, word, effort):
+    network, inputs = case
+    pattern = parse_pattern(word)
+    options = {"keep": 0.5 if pattern.is_block else None, "unit": "weight", "scope": "network"}
+    mask, _ = prune(network, [inputs], pattern=word, polish=0, seed=0, **options)
+    found = polish_weights(
+        network,
+        [inputs],
+        pattern_budget(network, word, **options),
+        kept=mask.kept,
+        params=mask.multiply(network.params),
+        rounds=3,
+        choice=Choice(effort=effort, pattern=pattern),
+        loss=cross_entropy,
+        seed=0,
+    )
+    assert all(later < earlier for earlier, later in zip(found.values, found.values[1:], strict=False))
+    exchanged = any(not np.array_equal(found.kept[name], kept) for name, kept in mask.kept.items())
+    assert exchanged != pattern.is_block
+    for name, layer in network.layers.items():
+        groups = layer.matrix(found.kept[name]).transpose(0, 2, 1).reshape(-1, pattern.inputs)
+        assert np.isin(groups.sum(1), [0, 3] if pattern.is_block else [pattern.stays]).all()
+        assert not np.asarray(found.params[layer.kernel])[~found.kept[name]].any()
 
 
 def test_polished_networks_are_nearer_to_the_dense_one(case):
