@@ -46,6 +46,8 @@ _CURVED = 5_000
 """Examples of which products are taken, about."""
 _TOLERANCE = 0.01
 """A step that lowers D by a smaller share is the last."""
+_EVERY, _ENOUGH = 10, 100
+"""One example in so many is held out, if that makes enough of them."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,15 @@ def fit_network(
         if share < _TOLERANCE:
             break
     return Fit(narrowed(now, params), value, start, examples)
+
+
+def held_out(batches: Iterable[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Inputs to fit by, and one in ten of them to measure on; of fewer than 1,000 all for both."""
+    inputs = np.concatenate([batch for batch, _ in stream(batches)])
+    if len(inputs) < _EVERY * _ENOUGH:
+        return [inputs], [inputs]
+    held = np.arange(len(inputs)) % _EVERY == _EVERY - 1
+    return [inputs[~held]], [inputs[held]]
 
 
 def widened(params: Params) -> dict[str, jax.Array]:

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from annealsubnet.batches import stream
 from annealsubnet.budgets import Budget
-from annealsubnet.fitting import fit_network
+from annealsubnet.fitting import fit_network, held_out
 from annealsubnet.joint import Joint, Masks, groups_of, joint_moments, measure_joint, select_jointly
 from annealsubnet.losses import Loss
 from annealsubnet.masks import Mask
@@ -36,8 +35,6 @@ _RIDGE, _SPREAD = 0.05, 1.7
 """ρ of the first round, and the factor by which its candidates are above and below it."""
 _STEPS, _PRODUCTS = 2, 20
 """Of the fit between two rounds."""
-_EVERY, _ENOUGH = 10, 100
-"""One example in so many is held out, if that makes enough of them; else candidates are measured on the same examples."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def polish_weights(
         seed: of all that is random.
     """
     target = network.params if target_params is None else target_params
-    task = _Task(network, *_held_out(batches), budget, target, choice, loss)
+    task = _Task(network, *held_out(batches), budget, target, choice, loss)
     masks = {name: np.array(array) for name, array in kept.items()}
     values = [task.distance(params)]
     params = task.fit(masks, params)
@@ -108,15 +105,6 @@ def polish_weights(
         if changed == 0:
             break
     return Polished(masks, params, tuple(values))
-
-
-def _held_out(batches: Iterable[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Inputs to choose and fit by, and inputs to measure on."""
-    inputs = np.concatenate([batch for batch, _ in stream(batches)])
-    if len(inputs) < _EVERY * _ENOUGH:
-        return [inputs], [inputs]
-    held = np.arange(len(inputs)) % _EVERY == _EVERY - 1
-    return [inputs[~held]], [inputs[held]]
 
 
 @dataclass(frozen=True)

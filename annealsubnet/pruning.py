@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from annealsubnet.arguments import check_whole
-from annealsubnet.batches import first_inputs, stream
+from annealsubnet.batches import first_inputs
 from annealsubnet.budgets import Budget, Keep
-from annealsubnet.evaluation import operations
 from annealsubnet.frozen import select_frozen
 from annealsubnet.frozen_weights import select_frozen_weights
 from annealsubnet.gradual import Trained, Training, check_labels, train_kept
@@ -30,7 +29,7 @@ from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.patterns import parse_pattern, pattern_budget
 from annealsubnet.polishing import polish_weights
 from annealsubnet.progress import track
-from annealsubnet.refitting import RIDGE, kept_weights, refit_layer, weighed_by
+from annealsubnet.refitting import RIDGE, affordable, fit_together, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
 from annealsubnet.statistics.moments import Regression, regression_moments
@@ -43,15 +42,9 @@ from annealsubnet.statistics.row_curvature import (
     row_deltas,
     row_regression,
 )
-from annealsubnet.stochastic_fit import fit_by_batches
 from annealsubnet.thinning import thin_weights
 
 logger = logging.getLogger(__name__)
-
-_MOST_WORK = 2e10
-"""Operations of a pass over the batches beyond which a network is not polished; a fit takes some hundred passes."""
-_FITTED_ON = 6400
-"""Examples whose gradients the fit by small batches then takes."""
 
 
 def prune(
@@ -103,11 +96,12 @@ def prune(
         training: gradient steps on what is kept after every round, on labeled batches (`annealsubnet.gradual.Training`). The
             weights of a round then go from all layers at once (`annealsubnet.thinning`), unless a pattern or the scope "neuron"
             says where.
-        polish: rounds of exchanges over all layers at once, each around the network as it is by then, with its kept weights
-            refitted together (weights only); under "N:M" within its groups, and none under blocks or the scope "neuron". 0, or
-            a sampler whose choice is refitted, leaves every layer as its own selection and refit made it. A refit takes some
-            hundred passes: where one over the batches takes over 2·10¹⁰ operations there are no exchanges, and Adam fits the
-            kept weights together, 200 steps at each of two to four rates (`annealsubnet.stochastic_fit`).
+        polish: rounds of exchanges of weights over all layers at once, each around the network as it is by then, with what it
+            keeps refitted together; under "N:M" within its groups, and none under blocks or the scope "neuron". Neurons and
+            heads are refitted together, but not exchanged. 0, or a sampler whose choice is refitted, leaves every layer as its
+            own selection and refit made it. A refit takes some hundred passes: where one over the batches takes over 2·10¹⁰
+            operations there are no exchanges, and Adam fits the kept weights together, 200 steps at each of two to four rates
+            (`annealsubnet.stochastic_fit`).
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         inputs: of which network each layer sees while its units are chosen and refitted to the dense outputs: the "pruned" one,
             so that a layer makes up for those before it, or the "dense" one.
@@ -236,11 +230,8 @@ class _Course:
                 )
                 kept, params = walk.run(trained.params, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
-            if stage.unit == "weight" and self.polish and number + 1 == len(stages):
-                if self._affordable():
-                    kept, params = self._polished(stage, kept, params, target)
-                else:
-                    params = self._fitted(kept, params, target)
+            if self.polish and number + 1 == len(stages):
+                kept, params = self._polished(stage, kept, params, target)
             trained = replace(trained, params=params)
             if self.training is not None:
                 mask = Mask.of(network, stage.unit, kept)
@@ -249,22 +240,14 @@ class _Course:
                 )
         return kept, trained.params
 
-    def _affordable(self) -> bool:
-        """Whether some hundred passes through the network are."""
-        work = operations(self.network) * sum(len(inputs) for inputs, _ in stream(self.batches))
-        if work > _MOST_WORK:
-            logger.info("no exchanges over all layers: a pass takes %.1e operations, more than %.0e", work, _MOST_WORK)
-        return work <= _MOST_WORK
-
-    def _fitted(self, kept: dict[str, np.ndarray], params: Params, target: Params) -> Params:
-        """Parameters fitted together, a small batch at a time."""
-        mask = Mask.of(self.network, "weight", kept)
-        options: dict[str, Any] = {"params": params, "target_params": target, "loss": self.loss, "seed": self.seed}
-        return fit_by_batches(self.network, mask, self.batches, examples=_FITTED_ON, **options).params
-
     def _polished(
         self, budget: Budget, kept: dict[str, np.ndarray], params: Params, target: Params
     ) -> tuple[dict[str, np.ndarray], Params]:
+        """Kept weights fitted together, and exchanged between fits where there is a move for that."""
+        if budget.unit != "weight" or not affordable(self.network, self.batches):
+            mask = Mask.of(self.network, budget.unit, kept)
+            options: dict[str, Any] = {"params": params, "target_params": target, "loss": self.loss, "seed": self.seed}
+            return kept, fit_together(self.network, mask, self.batches, **options)
         polished = polish_weights(
             self.network,
             self.batches,

@@ -8,6 +8,9 @@ network's outputs of the same layer,
 over the kept inputs S of each neuron. The ridge pulls towards the weights v⁰ that were there before, so that an input that
 never varies keeps its weight. Where errors are weighed by the loss's curvature, E is that of each neuron's row
 (`annealsubnet.statistics.row_curvature`).
+
+Each layer then does its best for its own outputs. What that leaves of the network's distance from the dense one is lowered by
+`fit_together`, in which all layers move at once.
 """
 
 import logging
@@ -21,6 +24,8 @@ from jaxtyping import Bool, Float
 
 from annealsubnet.arguments import check_weight
 from annealsubnet.batches import first_inputs, stream
+from annealsubnet.evaluation import operations
+from annealsubnet.fitting import fit_network, held_out
 from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
@@ -35,12 +40,17 @@ from annealsubnet.statistics.row_curvature import (
     row_deltas,
     row_regression,
 )
-from annealsubnet.stochastic_fit import TEMPERATURE
+from annealsubnet.statistics.weight_distance import distance_to
+from annealsubnet.stochastic_fit import TEMPERATURE, fit_by_batches
 
 logger = logging.getLogger(__name__)
 
 RIDGE = 1e-2
 """Default ridge, in units of the mean diagonal of H_SS; on MNIST validation images .001 to .03 differ by chance only."""
+_MOST_WORK = 2e10
+"""Operations of a pass over the batches beyond which some hundred of them, as `fit_network` takes, are too many."""
+_FITTED_ON = 6400
+"""Examples whose gradients the fit by small batches then takes."""
 _MOST_BY_ROWS = 1e13
 """Operations of moments by rows beyond which the errors of neurons are not weighed by curvature unless that is wanted."""
 
@@ -52,7 +62,9 @@ def refit(
     *,
     ridge: float = RIDGE,
     curvature: bool | None = None,
+    together: bool = False,
     loss: Loss = cross_entropy,
+    seed: int = 0,
 ) -> Any:
     """Apply a mask and refit what it keeps, whoever made it.
 
@@ -65,7 +77,9 @@ def refit(
         ridge: see above; at least 0.
         curvature: whether errors are weighed by the loss's curvature, as in `annealsubnet.prune`; by default for masks of
             weights in networks with convolutions, where that is affordable.
-        loss: whose curvature.
+        together: whether all kept weights are then fitted together to the dense network's outputs (`fit_together`).
+        loss: whose curvature, and whose distance is lowered then.
+        seed: of the batches, where that fit takes small ones.
 
     Returns:
         A new model in the form that came in, with the mask's zeros.
@@ -79,7 +93,53 @@ def refit(
     layers = [name for name, layer in network.layers.items() if not kept_weights(network, mask, layer).all()]
     wanted = False if curvature is None and mask.unit != "weight" else curvature
     weighed = weighed_by(network, batches, layers, loss, wanted=wanted)
-    return network.model.export(refit_params(network, mask, batches, ridge=ridge, curvature=weighed))
+    params = refit_params(network, mask, batches, ridge=ridge, curvature=weighed)
+    if together:
+        params = fit_together(network, mask, batches, params=params, loss=loss, seed=seed)
+    return network.model.export(params)
+
+
+def fit_together(
+    network: Network,
+    mask: Mask,
+    batches: Iterable[Any],
+    *,
+    params: Params,
+    target_params: Params | None = None,
+    loss: Loss,
+    seed: int,
+) -> Params:
+    """Parameters whose kept weights are fitted together, unless that is no nearer on examples that were held out.
+
+    By Levenberg-Marquardt (`annealsubnet.fitting`) where some hundred passes are affordable, else by Adam over small batches
+    (`annealsubnet.stochastic_fit`).
+
+    Args:
+        network: traced.
+        mask: what is kept.
+        batches: calibration inputs, which are held in memory; labels are not read.
+        params: where to start.
+        target_params: of the network whose outputs are kept to; the dense one's by default.
+        loss: whose curvature measures the outputs' change.
+        seed: of the small batches.
+    """
+    target = network.params if target_params is None else target_params
+    shared: dict[str, Any] = {"params": params, "target_params": target, "loss": loss}
+    if not affordable(network, batches):
+        return fit_by_batches(network, mask, batches, examples=_FITTED_ON, seed=seed, **shared).params
+    examples, held = held_out(batches)
+    found = fit_network(network, mask, examples, **shared).params
+    before, after = (distance_to(network, held, params=each, target_params=target, loss=loss) for each in (params, found))
+    logger.info("fit together: held-out distance %.4g to %.4g", before, after)
+    return found if after < before else params
+
+
+def affordable(network: Network, batches: Iterable[Any]) -> bool:
+    """Whether some hundred passes over the batches are."""
+    work = operations(network) * sum(len(inputs) for inputs, _ in stream(batches))
+    if work > _MOST_WORK:
+        logger.info("no fit of all examples at once: a pass takes %.1e operations, more than %.0e", work, _MOST_WORK)
+    return work <= _MOST_WORK
 
 
 def weighed_by(

@@ -4,8 +4,9 @@ Protocol. A network is trained for each seed; every method sees the same calibra
 with labels, which the annealed selection does not read) and chooses the same number of neurons in each layer. Accuracy is
 on the test set, of the masked network and of the one that the same least-squares refit made of the mask. Without the refit
 the annealed selection is `prune(refit=False)`, with it `prune()`; "descent" is `prune` at temperature zero, the control for
-annealing itself. OSSCAR chooses by the error after the refit and is measured with it only. Differences are paired over seeds.
-Rows that are in the folder already are not measured again.
+annealing itself. OSSCAR chooses by the error after the refit and is measured with it only. With `--together` the refit of every
+mask ends with a fit of all layers together, as `prune()` has it by default, and is all that is measured. Differences are
+paired over seeds. Rows that are in the folder already are not measured again.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 from rows import settle
 
 from annealsubnet import baselines, examples, prune
-from annealsubnet.report import DENSE, Plan, Row, Trial, compare, read_rows, write_rows
+from annealsubnet.report import DENSE, PackageProcedures, Plan, Row, Trial, compare, read_rows, write_rows
 from annealsubnet.report.figures import accuracy_figure, png
 from annealsubnet.report.names import labels
 
@@ -28,18 +29,18 @@ EPOCHS = {"mnist-mlp": (6, 2e-3), "mnist-cnn": (2, 3e-3), "digits-mlp": (40, 1e-
 DESCENT, OSSCAR = "descent", "osscar"
 
 
-def plans(keeps: tuple[float, ...]) -> list[Plan]:
+def plans(keeps: tuple[float, ...], *, together: bool) -> list[Plan]:
     """Our own selection and OSSCAR at the stages at which they are measured; the other methods, which know of none, at both."""
 
     def plan(methods: Mapping[str, Callable], *stages: bool) -> Plan:
         return Plan({"neuron": methods}, {"neuron": keeps}, {"neuron": "layer"}, stages=stages)
 
-    return [
-        plan({"annealed": prune}, False),
-        plan({"annealed": prune, DESCENT: partial(prune, effort=0)}, True),
-        plan(baselines.METHODS, False, True),
-        plan({OSSCAR: baselines.ON_REQUEST[OSSCAR]}, True),
-    ]
+    # The masks are those of `prune()`; the common refit follows.
+    ours = {"annealed": partial(prune, polish=0), DESCENT: partial(prune, effort=0, polish=0)}
+    osscar = {OSSCAR: baselines.ON_REQUEST[OSSCAR]}
+    if together:
+        return [plan({**ours, **osscar, **baselines.METHODS}, True)]
+    return [plan({"annealed": prune}, False), plan(ours, True), plan(baselines.METHODS, False, True), plan(osscar, True)]
 
 
 def trial(named: examples.NamedNetwork, seed: int, calibration: int, *, data_seed: int, training: tuple[int, float]) -> Trial:
@@ -56,12 +57,16 @@ def trial(named: examples.NamedNetwork, seed: int, calibration: int, *, data_see
     )
 
 
-def measure(network: str, seed: int, keeps: tuple[float, ...], calibration: int, data_seed: int) -> list[Row]:
+def measure(
+    network: str, seed: int, keeps: tuple[float, ...], calibration: int, *, data_seed: int, together: bool
+) -> list[Row]:
     """All rows of one network and seed."""
     given = trial(examples.named_network(network), seed, calibration, data_seed=data_seed, training=EPOCHS[network])
     rows: list[Row] = []
-    for plan in plans(keeps):
-        found = compare([given], plan, report=lambda step: print(network, step, file=sys.stderr, flush=True)).rows
+    procedures = PackageProcedures(together=together)
+    for plan in plans(keeps, together=together):
+        step = partial(print, network, file=sys.stderr, flush=True)
+        found = compare([given], plan, procedures=procedures, report=step).rows
         rows += [row for row in found if not (rows and row.method == DENSE)]
     return rows
 
@@ -71,6 +76,8 @@ def table(rows: list[Row]) -> str:
     lines = []
     for refit in (False, True):
         names = list(dict.fromkeys(row.method for row in rows if row.refit == refit and row.method != DENSE))
+        if not names:
+            continue
         keeps = sorted({row.keep for row in rows if row.method != DENSE}, reverse=True)
         lines += [f"\n{'with' if refit else 'without'} refit | " + " | ".join(f"{keep:.0%}" for keep in keeps)]
         lines += ["---|" * (len(keeps) + 1)]
@@ -92,9 +99,12 @@ def _cell(rows: list[Row], refit: bool, name: str, keep: float) -> str:
     return f"{values.mean():.2f}{gap}"
 
 
-def run(networks: list[str], seeds: list[int], keeps: tuple[float, ...], calibration: int, out: Path) -> None:
+def run(
+    networks: list[str], seeds: list[int], keeps: tuple[float, ...], calibration: int, out: Path, *, together: bool
+) -> None:
     """Measure what is missing, one file a network and seed; then draw everything."""
     settings = {"networks": networks, "seeds": seeds, "keeps": keeps, "calibration": calibration, "epochs": EPOCHS}
+    settings["together"] = together
     settle(out / "config.json", settings, selecting=("networks", "seeds"))
     text = []
     for network in networks:
@@ -103,7 +113,7 @@ def run(networks: list[str], seeds: list[int], keeps: tuple[float, ...], calibra
             path = out / f"{network}-{seed}.csv"
             if not path.exists():
                 draft = path.with_suffix(".part")
-                write_rows(measure(network, seed, keeps, calibration, data_seed=seed), draft)
+                write_rows(measure(network, seed, keeps, calibration, data_seed=seed, together=together), draft)
                 draft.rename(path)
             rows += read_rows(path)
         text.append(f"## {network}, {len(seeds)} seeds\n\n{table(rows)}")
@@ -122,9 +132,10 @@ def main(description: str, networks: list[str], *, out: str) -> None:
     parser.add_argument("--keeps", type=float, nargs="+", default=list(KEEPS))
     parser.add_argument("--calibration", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--together", action="store_true", help="fit all layers of every mask together")
     parser.add_argument("--quick", action="store_true", help="digits, one seed, one size: a minute, for CI")
     options = parser.parse_args()
     if options.quick:
-        run(["digits-mlp"], [0], (0.25,), 1000, options.out)
+        run(["digits-mlp"], [0], (0.25,), 1000, options.out, together=options.together)
     else:
-        run(options.networks, options.seeds, tuple(options.keeps), options.calibration, options.out)
+        run(options.networks, options.seeds, tuple(options.keeps), options.calibration, options.out, together=options.together)

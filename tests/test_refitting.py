@@ -7,9 +7,12 @@ import pytest
 from flax import nnx
 
 from annealsubnet import Mask, refit
+from annealsubnet.fitting import Fit
+from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network, from_function
-from annealsubnet.refitting import kept_weights, least_squares, refit_params
+from annealsubnet.refitting import fit_together, kept_weights, least_squares, refit_params
 from annealsubnet.statistics.moments import regression_moments
+from annealsubnet.statistics.weight_distance import distance_to
 
 
 class Network(nnx.Module):
@@ -71,6 +74,45 @@ def test_refit_lowers_the_distance_to_the_dense_network(inputs):
     for name, keep in mask.keeps().items():
         assert not np.asarray(refitted[name])[~np.broadcast_to(keep, refitted[name].shape)].any()
     np.testing.assert_allclose(refit(model, mask, [inputs])(inputs), network.apply(refitted, inputs), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [64, 1200])
+@pytest.mark.parametrize("most_work", [0.0, 1e12])
+def test_a_refit_of_all_layers_together_is_nearer(count, most_work, monkeypatch):
+    """By small batches where passes cost more than that, else all examples at once."""
+    monkeypatch.setattr("annealsubnet.refitting._MOST_WORK", most_work)
+    examples = np.random.default_rng(5).normal(size=(count, 6)).astype(np.float32)
+    model = Network()
+    network = as_network(model, examples)
+    mask = Mask.of(network, "weight", random_kept(network))
+
+    def distance(pruned):
+        return distance_to(network, [examples], params=network.replace(pruned).params)
+
+    apart = refit(model, mask, [examples])
+    together = refit(model, mask, [examples], together=True, seed=1)
+    assert distance(together) < 0.9 * distance(apart)
+    params = network.replace(together).params
+    for path, keep in mask.keeps().items():
+        assert not np.asarray(params[path])[~np.broadcast_to(keep, params[path].shape)].any()
+
+
+def test_a_fit_that_does_not_carry_over_to_held_out_examples_is_not_taken(monkeypatch):
+    examples = np.random.default_rng(5).normal(size=(1000, 6)).astype(np.float32)
+    network = as_network(Network(), examples)
+    mask = Mask.of(network, "weight", random_kept(network))
+    start = refit_params(network, mask, [examples])
+    options = {"params": start, "loss": cross_entropy, "seed": 0}
+    seen = []
+
+    def worse(network, mask, batches, **_):
+        seen.append(sum(map(len, batches)))
+        return Fit({path: 1.5 * value for path, value in start.items()}, 0.0, 1.0, 0)
+
+    assert fit_together(network, mask, [examples], **options) is not start
+    monkeypatch.setattr("annealsubnet.refitting.fit_network", worse)
+    assert fit_together(network, mask, [examples], **options) is start
+    assert seen == [900]
 
 
 def test_a_full_mask_changes_nothing(inputs):

@@ -84,8 +84,9 @@ class Prune(Source):
     """Options of --sampler, such as num_reads=20. (tabu takes timeout=5 ms a problem by default.)"""
 
     polish: Annotated[int | None, _word("INT")] = None
-    """Rounds of exchanges of weights over all layers at once, behind the layers' own selections; seconds to minutes each.
-    By default 3, as in annealsubnet.prune; 0 where nothing is said of network and data, so that this demonstration is short."""
+    """Rounds of exchanges of weights over all layers at once, behind the layers' own selections, and unless 0 a fit of all
+    layers together to what annealed keeps, weights, neurons or heads; seconds to minutes each. By default 3, as in
+    annealsubnet.prune; 0 where nothing is said of network and data, so that this demonstration is short."""
 
     budget_seconds: Annotated[float | None, _word("SECONDS")] = None
     """QPU access time that --sampler leap may spend, over all sizes and seeds."""

@@ -48,8 +48,7 @@ def known_methods(sampler: Any = None, options: Sequence[str] = (), *, polish: i
     Args:
         sampler: name of the one that `annealed` solves with, or the sampler itself; the package's choice if `None`.
         options: its options, as "name=value".
-        polish: rounds of exchanges over all layers at once, where `annealed` chooses weights; `annealsubnet.prune`'s own if
-            `None`.
+        polish: as in `annealsubnet.prune`, whose own it is if `None`.
 
     Returns:
         Name to function.

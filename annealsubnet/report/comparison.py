@@ -73,9 +73,14 @@ class Procedures(Protocol):
 
 
 class PackageProcedures:
-    """The package's own functions; networks of one architecture share what is compiled for the first of them."""
+    """The package's own functions; networks of one architecture share what is compiled for the first of them.
 
-    def __init__(self) -> None:
+    Args:
+        together: whether the common refit ends with a fit of all layers together.
+    """
+
+    def __init__(self, *, together: bool = False) -> None:
+        self._together = together
         self._traced: dict[Hashable, Network] = {}
 
     def prepare(self, model: Any, batches: Any) -> Any:
@@ -105,7 +110,7 @@ class PackageProcedures:
 
     def refit(self, model: Any, mask: Any, batches: Any) -> Any:
         """`model` under `mask`, its kept weights refitted."""
-        return model.replace(refit(model, mask, batches))
+        return model.replace(refit(model, mask, batches, together=self._together))
 
     def save(self, model: Any, mask: Any, path: Path) -> None:
         """Write the parameters of `model` under `mask`, in the form in which the model came."""
