@@ -126,6 +126,7 @@ def fit_together(
     target = network.params if target_params is None else target_params
     shared: dict[str, Any] = {"params": params, "target_params": target, "loss": loss}
     if not affordable(network, batches):
+        logger.info("fitted by small batches, for a pass over all takes more than %.0e operations", _MOST_WORK)
         return fit_by_batches(network, mask, batches, examples=_FITTED_ON, seed=seed, **shared).params
     examples, held = held_out(batches)
     found = fit_network(network, mask, examples, **shared).params
@@ -136,10 +137,7 @@ def fit_together(
 
 def affordable(network: Network, batches: Iterable[Any]) -> bool:
     """Whether some hundred passes over the batches are."""
-    work = operations(network) * sum(len(inputs) for inputs, _ in stream(batches))
-    if work > _MOST_WORK:
-        logger.info("no fit of all examples at once: a pass takes %.1e operations, more than %.0e", work, _MOST_WORK)
-    return work <= _MOST_WORK
+    return operations(network) * sum(len(inputs) for inputs, _ in stream(batches)) <= _MOST_WORK
 
 
 def weighed_by(

@@ -287,16 +287,15 @@ def test_sparse_neighborhoods_serve_too(unit):
 
 @pytest.mark.parametrize("loss", [cross_entropy, squared_error], ids=repr)
 def test_where_passes_are_costly_the_kept_weights_are_fitted_by_small_batches(monkeypatch, caplog, loss):
-    import annealsubnet.pruning as pruning
-    from annealsubnet.statistics.weight_distance import distance_to
+    import annealsubnet.refitting as refitting
 
     inputs = example(Network())
     network = as_network(Network(), inputs)
-    monkeypatch.setattr(pruning, "_MOST_WORK", 1.0)
-    caplog.set_level("INFO", logger="annealsubnet.pruning")
+    monkeypatch.setattr(refitting, "_MOST_WORK", 1.0)
+    caplog.set_level("INFO", logger="annealsubnet.refitting")
     options = {"keep": 0.5, "seed": 0, "effort": 0, "loss": loss}
     mask, fitted = prune(network, [inputs], **options)
-    assert "no exchanges over all layers" in caplog.text
+    assert "fitted by small batches" in caplog.text
     same, walked = prune(network, [inputs], polish=0, **options)
     assert all(np.array_equal(mask.kept[name], same.kept[name]) for name in mask.kept)
     distance = [distance_to(network, [inputs], params=network.replace(found).params, loss=loss) for found in (walked, fitted)]
@@ -304,12 +303,12 @@ def test_where_passes_are_costly_the_kept_weights_are_fitted_by_small_batches(mo
 
 
 def test_a_single_output_is_fitted_by_small_batches_too(monkeypatch):
-    import annealsubnet.pruning as pruning
+    import annealsubnet.refitting as refitting
 
     inputs = example(Network())
     model = from_function(lambda values, x, tap: tap.dense("out", jnp.tanh(tap.dense("first", x))), _two_layers(outputs=1))
     network = as_network(model, inputs)
-    monkeypatch.setattr(pruning, "_MOST_WORK", 1.0)
+    monkeypatch.setattr(refitting, "_MOST_WORK", 1.0)
     options = {"keep": 0.5, "seed": 0, "effort": 0, "loss": squared_error}
     walked, fitted = (prune(network, [inputs], polish=polish, **options)[1] for polish in (0, 1))
     assert distance(network, network.replace(fitted).params, inputs) < distance(network, network.replace(walked).params, inputs)
@@ -358,9 +357,9 @@ class Half(nnx.Module):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("most_work", [2e10, 0.0], ids=["polished", "fitted by batches"])
 def test_networks_of_half_floats_are_pruned_in_float32_and_come_back_as_they_were(dtype, most_work, monkeypatch):
-    import annealsubnet.pruning as pruning
+    import annealsubnet.refitting as refitting
 
-    monkeypatch.setattr(pruning, "_MOST_WORK", most_work)
+    monkeypatch.setattr(refitting, "_MOST_WORK", most_work)
     inputs = np.random.default_rng(0).normal(size=(200, 5, 5, 2)).astype(np.float32)
     model = Half(dtype)
     mask, pruned = prune(model, [inputs], keep=0.4, effort=0, polish=1, seed=0)
