@@ -98,10 +98,10 @@ def prune(
             says where.
         polish: rounds of exchanges of weights over all layers at once, each around the network as it is by then, with what it
             keeps refitted together; under "N:M" within its groups, and none under blocks or the scope "neuron". Neurons and
-            heads are refitted together, but not exchanged. 0, or a sampler whose choice is refitted, leaves every layer as its
-            own selection and refit made it. A refit takes some hundred passes: where one over the batches takes over 2·10¹⁰
-            operations there are no exchanges, and Adam fits the kept weights together, 200 steps at each of two to four rates
-            (`annealsubnet.stochastic_fit`).
+            heads are refitted together after every one of `rounds`, but not exchanged. 0, or a sampler whose choice is
+            refitted, leaves every layer as its own selection and refit made it. A refit takes some hundred passes: where one
+            over the batches takes over 2·10¹⁰ operations there are no exchanges, and Adam fits the kept weights together, 200
+            steps at each of two to four rates (`annealsubnet.stochastic_fit`).
         effort: sweeps of the select-and-refit annealer; 0 makes only exchanges that help (temperature zero).
         inputs: of which network each layer sees while its units are chosen and refitted to the dense outputs: the "pruned" one,
             so that a layer makes up for those before it, or the "dense" one.
@@ -230,7 +230,7 @@ class _Course:
                 )
                 kept, params = walk.run(trained.params, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
-            if self.polish and number + 1 == len(stages):
+            if self.polish and (stage.unit != "weight" or number + 1 == len(stages)):
                 kept, params = self._polished(stage, kept, params, target)
             trained = replace(trained, params=params)
             if self.training is not None:
