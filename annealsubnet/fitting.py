@@ -10,7 +10,9 @@ by Levenberg-Marquardt: with J the Jacobian of the outputs by θ, each step solv
     (E[JᵀFJ] + λ) s = −E[JᵀF (f_θ − f_0)]
 
 by conjugate gradients, which need J and Jᵀ only as products (`jax.jvp`, `jax.vjp`), and is taken if D falls; λ then shrinks,
-else it grows. D and its slope are those of all examples; products, of which there are many, of some thousands of them.
+else it grows, and shorter steps the same way are tried, for each of which one pass tells. (Where the dense network is sure of
+its answers F is next to nothing, and a step may reach far.) D and its slope are those of all examples; products, of which there
+are many, of some thousands of them.
 
 A network of bfloat16 or float16 is moved in float32, in which small steps add up, and run in its own numbers: D is what it is
 after rounding.
@@ -18,7 +20,7 @@ after rounding.
 References:
     Marquardt, *An algorithm for least-squares estimation of nonlinear parameters*, 1963.
     Martens, *Deep learning via Hessian-free optimization*, ICML 2010, section 4 (Gauss-Newton products, fewer examples for
-    them than for the gradient).
+    them than for the gradient, a search along the step).
 """
 
 import logging
@@ -44,8 +46,10 @@ _FIRST_DAMPING = 0.01
 """λ of the first step, in units of the mean diagonal of E[JᵀFJ]."""
 _CURVED = 5_000
 """Examples of which products are taken, about."""
+_SHORTER = (0.25, 0.0625, 0.015625)
+"""Parts of a step that are tried when D does not fall by all of it."""
 _TOLERANCE = 0.01
-"""A step that lowers D by a smaller share is the last."""
+"""A whole step that lowers D by a smaller share is the last."""
 _EVERY, _ENOUGH = 10, 100
 """One example in so many is held out, if that makes enough of them."""
 
@@ -115,17 +119,28 @@ def fit_network(
     examples = 2 * count
     for _ in range(steps):
         move, used = step(now, keeps, signs, everything, part, jnp.float32(damping), jnp.int32(products))
-        found = {path: now[path] + move[path] for path in now}
-        fell = float(measure(found, inputs, target, weights))
-        examples += 2 * count + curved * (int(used) + 1)
-        logger.info("fit: distance %.4g to %.4g at damping %.1e, %d products", value, fell, damping, int(used))
-        if not fell < value:
+        examples += count + curved * (int(used) + 1)
+        for part_of_it in (1.0, *_SHORTER):
+            found = {path: now[path] + part_of_it * move[path] for path in now}
+            fell = float(measure(found, inputs, target, weights))
+            examples += count
+            logger.info(
+                "fit: distance %.4g to %.4g by %g of a step at damping %.1e, %d products",
+                value, fell, part_of_it, damping, int(used),
+            )  # fmt: skip
+            if fell < value:
+                break
+        else:
             damping *= 10
             continue
         share = (value - fell) / value
-        now, value, damping = found, fell, damping / 3
-        if share < _TOLERANCE:
+        now, value = found, fell
+        if part_of_it < 1:
+            damping *= 10
+        elif share < _TOLERANCE:
             break
+        else:
+            damping /= 3
     return Fit(narrowed(now, params), value, start, examples)
 
 

@@ -49,6 +49,8 @@ RIDGE = 1e-2
 """Default ridge, in units of the mean diagonal of H_SS; on MNIST validation images .001 to .03 differ by chance only."""
 _MOST_WORK = 2e10
 """Operations of a pass over the batches beyond which some hundred of them, as `fit_network` takes, are too many."""
+_STEPS = 8
+"""Of a fit together, at most."""
 _FITTED_ON = 6400
 """Examples whose gradients the fit by small batches then takes."""
 _MOST_BY_ROWS = 1e13
@@ -129,7 +131,7 @@ def fit_together(
         logger.info("fitted by small batches, for a pass over all takes more than %.0e operations", _MOST_WORK)
         return fit_by_batches(network, mask, batches, examples=_FITTED_ON, seed=seed, **shared).params
     examples, held = held_out(batches)
-    found = fit_network(network, mask, examples, **shared).params
+    found = fit_network(network, mask, examples, steps=_STEPS, **shared).params
     before, after = (distance_to(network, held, params=each, target_params=target, loss=loss) for each in (params, found))
     logger.info("fit together: held-out distance %.4g to %.4g", before, after)
     return found if after < before else params

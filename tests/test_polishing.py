@@ -54,6 +54,18 @@ def test_the_fit_only_lowers_the_distance_and_keeps_the_zeros(case):
         assert not np.asarray(found.params[network.layers[name].kernel])[~kept].any()
 
 
+def test_a_step_that_reaches_too_far_is_shortened(case, monkeypatch):
+    network, inputs = case
+    network = network.replace(network.model.export({path: 2 * value for path, value in network.params.items()}))
+    mask = Mask.of(network, "weight", drawn_masks(network, 0.6))
+    options = {"params": network.params, "steps": 1}
+    found = fit_network(network, mask, [inputs], **options)
+    assert found.value < 0.9 * found.start
+    assert found.value == pytest.approx(distance_to(network, [inputs], params=found.params), rel=1e-3)
+    monkeypatch.setattr("annealsubnet.fitting._SHORTER", ())
+    assert fit_network(network, mask, [inputs], **options).value == found.start, "the whole step is none"
+
+
 @pytest.mark.parametrize("scope", ["network", "layer", "neuron"])
 @pytest.mark.parametrize("effort", [0, 10])
 def test_polishing_keeps_counts_and_lowers_the_distance(case, scope, effort):
