@@ -202,7 +202,7 @@ def test_any_sampler_serves(sampler, options, unit):
 def test_the_same_seed_gives_the_same_mask(unit):
     model = Network()
     inputs = example(model)
-    masks = [prune(model, [inputs], keep=0.5, unit=unit, polish=2 * (unit == "weight"), seed=3)[0] for _ in range(2)]
+    masks = [prune(model, [inputs], keep=0.5, unit=unit, polish=int(unit == "weight"), seed=3)[0] for _ in range(2)]
     for name, array in masks[0].kept.items():
         np.testing.assert_array_equal(array, masks[1].kept[name])
 
