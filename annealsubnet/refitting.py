@@ -22,7 +22,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
-from annealsubnet.arguments import check_weight
+from annealsubnet.arguments import check_weight, check_whole
 from annealsubnet.batches import first_inputs, stream
 from annealsubnet.evaluation import operations
 from annealsubnet.fitting import fit_network, held_out
@@ -88,8 +88,10 @@ def refit(
 
     Raises:
         ValueError: if the mask was made for another model, the batches or the ridge are bad, or `curvature=True` cannot be had.
+        TypeError: for a seed that is no whole number.
     """
     check_loss(loss)
+    seed = check_whole("seed", seed)
     network = as_network(model, first_inputs(batches))
     mask.check_network(network)
     layers = [name for name, layer in network.layers.items() if not kept_weights(network, mask, layer).all()]

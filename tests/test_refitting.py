@@ -96,6 +96,12 @@ def test_a_refit_of_all_layers_together_is_nearer(count, most_work, monkeypatch)
         assert not np.asarray(params[path])[~np.broadcast_to(keep, params[path].shape)].any()
 
 
+def test_a_seed_is_a_whole_number(inputs):
+    network = as_network(Network(), inputs)
+    with pytest.raises(TypeError, match="seed"):
+        refit(network, Mask.of(network, "weight", random_kept(network)), [inputs], seed=0.5)
+
+
 def test_a_fit_that_does_not_carry_over_to_held_out_examples_is_not_taken(monkeypatch):
     examples = np.random.default_rng(5).normal(size=(1000, 6)).astype(np.float32)
     network = as_network(Network(), examples)
