@@ -1,13 +1,22 @@
 """What every test shares: JAX on the CPU, shapes and types checked at run time, marks that skip what isn't at hand."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # On a GPU (JAX_PLATFORMS=cuda,cpu) networks would multiply in TF32, and laws hold to three digits only.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Many tests, and commands that they start, compile the same programs: each is compiled once a run, by all workers together.
+# (To keep them from run to run, name a folder in JAX_COMPILATION_CACHE_DIR.)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="annealsubnet-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest
