@@ -19,6 +19,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.gradients import pull_back
 from annealsubnet.statistics.passes import backward_chunk, curvature_chunk, over_factors
+from annealsubnet.statistics.signs import random_signs
 from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
 
 
@@ -91,7 +92,7 @@ def sketched_curvature(
     def step(values: Params, key: jax.Array, number: jax.Array, inputs: jax.Array) -> Any:
         outputs, pull, _ = pull_back(network, values, inputs)
         factors = loss.curvature_factor(outputs)
-        signs = jax.random.rademacher(jax.random.fold_in(key, number), factors.shape[:2], dtype=factors.dtype)
+        signs = random_signs(jax.random.fold_in(key, number), factors.shape[:2], factors.dtype)
         deltas = pull(jnp.einsum("cn,cnk->nk", signs, factors))
         return {name: jnp.square(array).reshape(-1, network.layers[name].outputs).sum(0) for name, array in deltas.items()}
 

@@ -33,6 +33,7 @@ from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.gradients import pull_back, vectors_of
 from annealsubnet.statistics.moments import Regression, regression_of, target_sums, through_targets
 from annealsubnet.statistics.passes import FACTORS, curvature_chunk
+from annealsubnet.statistics.signs import random_signs
 from annealsubnet.statistics.streams import CHUNK_BYTES, accumulate, check_statistics, chunks
 
 _OWN = 0.5
@@ -327,7 +328,7 @@ def _deltas(
     factors = loss.curvature_factor(outputs / curvature.temperature if loss.of_classes else outputs)
     if len(factors) > rank:
         key = jax.random.fold_in(jax.random.key(0), number)
-        signs = jax.random.rademacher(key, (rank, *factors.shape[:2]), dtype=factors.dtype)
+        signs = random_signs(key, (rank, *factors.shape[:2]), factors.dtype)
         factors = jnp.einsum("rcn,cnk->rnk", signs, factors) / np.sqrt(rank)
     return jax.vmap(pull)(factors), records
 

@@ -21,6 +21,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Network, Params
 from annealsubnet.statistics.gradients import pull_back, squares_of, vectors_of
 from annealsubnet.statistics.passes import backward_chunk
+from annealsubnet.statistics.signs import random_signs
 from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunks
 
 
@@ -103,7 +104,7 @@ def weight_distance(
         target = network.apply(then, inputs)
         factors = loss.curvature_factor(target).astype(outputs.dtype)
         moved = jnp.einsum("cnk,nk->cn", factors, outputs - target, precision="highest")
-        signs = jax.random.rademacher(jax.random.fold_in(key, number), moved.shape, dtype=factors.dtype)
+        signs = random_signs(jax.random.fold_in(key, number), moved.shape, factors.dtype)
         down = pull(jnp.einsum("cn,cnk->nk", moved, factors, precision="highest"))
         across = pull(jnp.einsum("cn,cnk->nk", signs, factors, precision="highest"))
         gradient, curvature = {}, {}

@@ -37,6 +37,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.gradients import pull_back
 from annealsubnet.statistics.passes import backward_chunk, labeled_for
+from annealsubnet.statistics.signs import random_signs
 from annealsubnet.statistics.streams import check_statistics, chunks
 
 Chosen = Mapping[str, np.ndarray]
@@ -136,7 +137,7 @@ def distance_rows(
             matrix, residual = jax.lax.map(once, factors)
         else:
             shape = (copies, *factors.shape[:2])
-            signs = jax.random.rademacher(jax.random.fold_in(key, number), shape, dtype=factors.dtype)
+            signs = random_signs(jax.random.fold_in(key, number), shape, factors.dtype)
             matrix, residual = jax.lax.map(lambda drawn: once(jnp.einsum("cn,cnk->nk", drawn, factors)), signs)
         return matrix.reshape(-1, matrix.shape[-1]), residual.ravel()
 
