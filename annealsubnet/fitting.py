@@ -24,8 +24,9 @@ References:
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -103,30 +104,28 @@ def fit_network(
     Raises:
         ValueError: for bad batches or a mask for another model.
     """
-    size = backward_chunk(network)
-    inputs, weights = _stacked(np.concatenate([batch for batch, _ in stream(batches)]), size)
     dense = network.params if target_params is None else target_params
-    target = _outputs_of(network)(dense, inputs)
+    outputs = network.jitted("fit outputs")(lambda values, images: apply_rounded(network, values, images))
+    inputs = np.concatenate([batch for batch, _ in stream(batches)])
+    everything = _chunks(inputs, backward_chunk(network), partial(outputs, dense))
+    part = everything[:: max(1, len(inputs) // _CURVED)]
+    distance = _Distance(network, mask, loss)
     now = widened(mask.multiply(params))
-    measure, step = _measure_of(network, loss), _step_of(network, loss)
-    keeps = {path: jnp.asarray(keep, now[path].dtype) for path, keep in mask.keeps().items()}
     signs = mask.multiply(_signs(now))
-    value = start = float(measure(now, inputs, target, weights))
-    count, damping = int(weights.sum()), _FIRST_DAMPING
-    everything = (inputs, target, weights)
-    part = tuple(array[:: max(1, count // _CURVED)] for array in everything)
-    curved = int(part[-1].sum())
+    value = start = distance.value(now, everything)
+    count, curved, damping = len(inputs), _count(part), _FIRST_DAMPING
     examples = 2 * count
     for _ in range(steps):
-        move, used = step(now, keeps, signs, everything, part, jnp.float32(damping), jnp.int32(products))
-        examples += count + curved * (int(used) + 1)
+        product = partial(distance.product, now, part)
+        move, used = _step(product, distance.slope(now, everything), signs, damping, products)
+        examples += count + curved * (used + 1)
         for part_of_it in (1.0, *_SHORTER):
-            found = {path: now[path] + part_of_it * move[path] for path in now}
-            fell = float(measure(found, inputs, target, weights))
+            found = _moved(now, move, part_of_it)
+            fell = distance.value(found, everything)
             examples += count
             logger.info(
                 "fit: distance %.4g to %.4g by %g of a step at damping %.1e, %d products",
-                value, fell, part_of_it, damping, int(used),
+                value, fell, part_of_it, damping, used,
             )  # fmt: skip
             if fell < value:
                 break
@@ -168,117 +167,131 @@ def apply_rounded(network: Network, params: Params, inputs: jax.Array) -> jax.Ar
     return as_wide(network.apply(narrowed(params, network.params), inputs))
 
 
-def _stacked(inputs: np.ndarray, size: int) -> tuple[jax.Array, jax.Array]:
-    """Inputs as `[chunks, size, ...]`, and 1 for each example, 0 for those that fill up the last chunk."""
+Chunk = tuple[jax.Array, jax.Array, jax.Array]
+"""Examples, the outputs they should have, and 1 for each of them, 0 for those that fill up the last chunk."""
+
+
+def _chunks(inputs: np.ndarray, size: int, outputs: Callable[[jax.Array], jax.Array]) -> list[Chunk]:
+    """Inputs in chunks of one size, at most this one, with the outputs that a function gives them."""
     number = -(-len(inputs) // size)
     size = -(-len(inputs) // number)
     padding = number * size - len(inputs)
     padded = np.concatenate([inputs, np.zeros((padding, *inputs.shape[1:]), inputs.dtype)])
-    weights = np.arange(number * size) < len(inputs)
-    shape = (number, size)
-    return jnp.asarray(padded.reshape(*shape, *inputs.shape[1:])), jnp.asarray(weights.reshape(shape), jnp.float32)
+    ones = (np.arange(number * size) < len(inputs)).astype(np.float32)
+    parts = zip(map(jnp.asarray, np.split(padded, number)), map(jnp.asarray, np.split(ones, number)), strict=True)
+    return [(images, outputs(images), each) for images, each in parts]
 
 
-def _outputs_of(network: Network) -> Any:
-    @network.jitted("fit outputs")
-    def outputs(params: Params, inputs: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda chunk: apply_rounded(network, params, chunk), inputs)
-
-    return outputs
+def _count(chunks: list[Chunk]) -> int:
+    return sum(int(ones.sum()) for *_, ones in chunks)
 
 
-def _measure_of(network: Network, loss: Loss) -> Any:
-    """The distance of parameters, over stacked examples."""
+class _Distance:
+    """D, and the products with its derivatives that a step takes.
 
-    @network.jitted("fit distance", loss)
-    def measure(params: Params, inputs: jax.Array, target: jax.Array, weights: jax.Array) -> jax.Array:
-        def chunk(arrays: Any) -> jax.Array:
-            images, outputs, ones = arrays
-            return ones @ squared_distances(apply_rounded(network, params, images), outputs, loss)
+    Chunks and products are looped over here, not in XLA, which takes several times as long to compile a convolution's gradient
+    within a loop, and seven times as long to run it on a CPU.
+    """
 
-        return jax.lax.map(chunk, (inputs, target, weights)).sum() / weights.sum()
-
-    return measure
-
-
-def _step_of(network: Network, loss: Loss) -> Any:
-    """One damped Gauss-Newton step by at most so many conjugate gradients, and how many it took."""
-
-    @network.jitted("fit step", loss)
-    def step(
-        params: Params,
-        keeps: Params,
-        signs: Params,
-        everything: tuple[jax.Array, ...],
-        part: tuple[jax.Array, ...],
-        damping: Any,
-        products: Any,
-    ) -> Any:
-        def kept(tree: Params) -> Params:
-            return {path: value * keeps[path] if path in keeps else value for path, value in tree.items()}
-
-        def mean_over(examples: tuple[jax.Array, ...], function: Any) -> Params:
-            """The mean over examples of a tree of sums over chunks of them, times the mask."""
-            add = lambda sums, arrays: (jax.tree.map(jnp.add, sums, function(*arrays)), None)  # noqa: E731
-            zeros = jax.tree.map(jnp.zeros_like, dict(params))
-            sums, total = jax.lax.scan(add, zeros, examples)[0], examples[-1].sum()
-            return kept(jax.tree.map(lambda value: value / total, sums))
-
+    def __init__(self, network: Network, mask: Mask, loss: Loss) -> None:
         def curved(outputs: jax.Array, target: jax.Array, ones: jax.Array) -> jax.Array:
             factors = loss.curvature_factor(target).astype(outputs.dtype)
             along = jnp.einsum("cnk,nk->cn", factors, outputs)
             return jnp.einsum("cn,cnk->nk", along, factors) * ones[:, None]
 
-        def slope(images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
-            outputs, pull = jax.vjp(lambda values: apply_rounded(network, values, images), dict(params))
-            return pull(curved(outputs - target, target, ones))[0]
+        @network.jitted("fit value", loss)
+        def value(params: Params, images: jax.Array, target: jax.Array, ones: jax.Array) -> jax.Array:
+            return ones @ squared_distances(apply_rounded(network, params, images), target, loss)
 
-        def product(direction: Params) -> Params:
-            def chunk(images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
-                function = lambda values: apply_rounded(network, values, images)  # noqa: E731
-                _, moved = jax.jvp(function, (dict(params),), (direction,))
-                return jax.vjp(function, dict(params))[1](curved(moved, target, ones))[0]
+        @network.jitted("fit slope", loss)
+        def slope(sums: Params, params: Params, images: jax.Array, target: jax.Array, ones: jax.Array) -> Params:
+            outputs, pull = jax.vjp(lambda values: apply_rounded(network, values, images), params)
+            return jax.tree.map(jnp.add, sums, pull(curved(outputs - target, target, ones))[0])
 
-            return mean_over(part, chunk)
+        @network.jitted("fit product", loss)
+        def product(
+            sums: Params, params: Params, direction: Params, images: jax.Array, target: jax.Array, ones: jax.Array
+        ) -> Params:
+            function = lambda values: apply_rounded(network, values, images)  # noqa: E731
+            _, moved = jax.jvp(function, (params,), (direction,))
+            return jax.tree.map(jnp.add, sums, jax.vjp(function, params)[1](curved(moved, target, ones))[0])
 
-        # zᵀ G z of one draw of signs is the trace of G in expectation.
-        entries = sum(jnp.sum(jnp.abs(value)) for value in signs.values())
-        mean = sum(jnp.vdot(value, signs[path]) for path, value in product(signs).items()) / entries
-        return _conjugate_gradients(product, mean_over(everything, slope), damping * jnp.maximum(mean, 1e-12), products)
+        self._value, self._slope, self._product = value, slope, product
+        self._keeps = {path: np.asarray(keep, np.float32) for path, keep in mask.keeps().items()}
 
-    return step
+    def value(self, params: Params, chunks: list[Chunk]) -> float:
+        """D."""
+        return float(sum(self._value(params, *chunk) for chunk in chunks)) / _count(chunks)
+
+    def slope(self, params: Params, chunks: list[Chunk]) -> Params:
+        """E[JᵀF (f − f_0)] where the mask keeps."""
+        sums = _zeros(params)
+        for chunk in chunks:
+            sums = self._slope(sums, params, *chunk)
+        return self._mean(sums, chunks)
+
+    def product(self, params: Params, chunks: list[Chunk], direction: Params) -> Params:
+        """E[JᵀFJ] · direction where the mask keeps."""
+        sums = _zeros(params)
+        for chunk in chunks:
+            sums = self._product(sums, params, direction, *chunk)
+        return self._mean(sums, chunks)
+
+    def _mean(self, sums: Params, chunks: list[Chunk]) -> Params:
+        return _scaled(sums, self._keeps, 1 / _count(chunks))
+
+
+@jax.jit
+def _zeros(params: Params) -> Params:
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+@jax.jit
+def _moved(params: Params, move: Params, by: float) -> Params:
+    return {path: value + by * move[path] for path, value in params.items()}
+
+
+@jax.jit
+def _scaled(sums: Params, keeps: Params, by: float) -> Params:
+    return {path: value * by * keeps[path] if path in keeps else value * by for path, value in sums.items()}
 
 
 def _signs(params: Params) -> dict[str, jax.Array]:
-    keys = jax.random.split(jax.random.key(0), len(params))
-    return {
-        path: jax.random.rademacher(key, value.shape, dtype=value.dtype)
-        for key, (path, value) in zip(keys, params.items(), strict=True)
-    }
+    rng = np.random.default_rng(0)
+    return {path: jnp.asarray(rng.choice([-1.0, 1.0], value.shape), value.dtype) for path, value in params.items()}
 
 
-def _conjugate_gradients(product: Any, slope: Params, damping: Any, most: Any) -> tuple[Params, jax.Array]:
+def _step(product: Any, slope: Params, signs: Params, damping: float, most: int) -> tuple[Params, int]:
+    """One damped Gauss-Newton step by at most so many conjugate gradients, and how many it took."""
+    # zᵀ G z of one draw of signs is the trace of G in expectation.
+    mean = float(_dot(product(signs), signs)) / float(_dot(signs, signs))
+    return _conjugate_gradients(product, slope, damping * max(mean, 1e-12), most)
+
+
+def _conjugate_gradients(product: Any, slope: Params, damping: float, most: int) -> tuple[Params, int]:
     """Solve (G + damping) s = −slope, to a hundredth of the slope's length."""
+    residual = _scaled(slope, {}, -1.0)
+    found, direction = _zeros(slope), residual
+    square = first = _dot(residual, residual)
+    for number in range(most):
+        if not square > 1e-4 * first:
+            return found, number
+        found, residual, direction, square = _advanced(product(direction), found, residual, direction, square, damping)
+    return found, most
 
-    def dot(left: Params, right: Params) -> Any:
-        return sum(jnp.vdot(left[path], right[path]) for path in left)
 
-    def going(state: Any) -> Any:
-        *_, square, number = state
-        return (number < most) & (square > 1e-4 * first)
+@jax.jit
+def _advanced(turned: Params, found: Params, residual: Params, direction: Params, square: Any, damping: Any) -> Any:
+    """Solution, residual, direction and the residual's square after one more product G · direction."""
+    turned = jax.tree.map(lambda value, along: value + damping * along, turned, direction)
+    length = square / jnp.maximum(_dot(direction, turned), 1e-30)
+    found = jax.tree.map(lambda value, along: value + length * along, found, direction)
+    residual = jax.tree.map(lambda value, along: value - length * along, residual, turned)
+    new = _dot(residual, residual)
+    direction = jax.tree.map(lambda value, along: value + new / square * along, residual, direction)
+    return found, residual, direction, new
 
-    def advance(state: Any) -> Any:
-        found, residual, direction, square, number = state
-        turned = jax.tree.map(lambda value, along: value + damping * along, product(direction), direction)
-        length = square / jnp.maximum(dot(direction, turned), 1e-30)
-        found = jax.tree.map(lambda value, along: value + length * along, found, direction)
-        residual = jax.tree.map(lambda value, along: value - length * along, residual, turned)
-        new = dot(residual, residual)
-        direction = jax.tree.map(lambda value, along: value + new / square * along, residual, direction)
-        return found, residual, direction, new, number + 1
 
-    residual = jax.tree.map(jnp.negative, slope)
-    first = dot(residual, residual)
-    start = (jax.tree.map(jnp.zeros_like, residual), residual, residual, first, jnp.int32(0))
-    found, _, _, _, number = jax.lax.while_loop(going, advance, start)
-    return found, number
+@jax.jit
+def _dot(left: Params, right: Params) -> Any:
+    return sum(jnp.vdot(left[path], right[path]) for path in left)
