@@ -167,7 +167,7 @@ def apply_rounded(network: Network, params: Params, inputs: jax.Array) -> jax.Ar
     return as_wide(network.apply(narrowed(params, network.params), inputs))
 
 
-Chunk = tuple[jax.Array, jax.Array, jax.Array]
+Chunk = tuple[jax.Array, jax.Array, np.ndarray]
 """Examples, the outputs they should have, and 1 for each of them, 0 for those that fill up the last chunk."""
 
 
@@ -178,7 +178,7 @@ def _chunks(inputs: np.ndarray, size: int, outputs: Callable[[jax.Array], jax.Ar
     padding = number * size - len(inputs)
     padded = np.concatenate([inputs, np.zeros((padding, *inputs.shape[1:]), inputs.dtype)])
     ones = (np.arange(number * size) < len(inputs)).astype(np.float32)
-    parts = zip(map(jnp.asarray, np.split(padded, number)), map(jnp.asarray, np.split(ones, number)), strict=True)
+    parts = zip(map(jnp.asarray, np.split(padded, number)), np.split(ones, number), strict=True)
     return [(images, outputs(images), each) for images, each in parts]
 
 
