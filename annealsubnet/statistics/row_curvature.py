@@ -107,28 +107,30 @@ def mixed(regression: Regression, products: RowProducts) -> RowRegression:
     """Each neuron's own regression: half from its row's products, half from the layer's regression at the same trace."""
     groups, fan_in, outputs = regression.cross.shape
     group = np.repeat(np.arange(groups), outputs)
-    gram = np.empty((groups, fan_in + 1, fan_in + 1))
-    gram[:, :-1, :-1], gram[:, -1, -1] = regression.gram, 1.0
-    gram[:, -1, :-1] = gram[:, :-1, -1] = regression.mean
     cross = np.concatenate([regression.cross, regression.target_mean[:, None]], 1).transpose(0, 2, 1).reshape(-1, fan_in + 1)
     whole, wanted = np.trace(regression.gram, axis1=1, axis2=2)[group], np.trace(products.gram[:, :-1, :-1], axis1=1, axis2=2)
     trace = np.divide(wanted, whole, out=np.zeros_like(wanted), where=whole > 0)
     # A neuron that moves no output has only the layer's own moments, and costs next to nothing.
     scale = np.maximum(trace, max(1e-6 * trace.mean(), 1e-30))
-    both = _OWN * scale[:, None, None] * gram[group] + (1 - _OWN) * products.gram
     targets = _OWN * scale[:, None] * cross + (1 - _OWN) * products.cross
     energy = _OWN * scale * regression.target_energy.ravel() + (1 - _OWN) * products.energy
-    unit = both[:, -1, -1].copy()
-    found = Regression(
-        both[:, :-1, :-1] / unit[:, None, None],
-        both[:, :-1, -1] / unit[:, None],
+    unit = _OWN * scale + (1 - _OWN) * products.gram[:, -1, -1]
+    own, rest = _OWN * scale / unit, (1 - _OWN) / unit
+    both = np.empty((len(unit), fan_in, fan_in))
+    for row, found in enumerate(both):  # one fits the cache, all of them do not
+        np.multiply(products.gram[row, :-1, :-1], rest[row], out=found)
+        found += own[row] * regression.gram[group[row]]
+    mean = own[:, None] * regression.mean[group] + rest[:, None] * products.gram[:, :-1, -1]
+    mixture = Regression(
+        both,
+        mean,
         targets[:, :-1, None] / unit[:, None, None],
         targets[:, -1:] / unit[:, None],
         (energy / unit)[:, None],
         regression.count,
         regression.with_bias,
     )
-    return RowRegression(found, 0.5 * unit[:, None])
+    return RowRegression(mixture, 0.5 * unit[:, None])
 
 
 def own_row_regressions(
