@@ -217,7 +217,7 @@ class _Distance:
             return jax.tree.map(jnp.add, sums, jax.vjp(function, params)[1](curved(moved, target, ones))[0])
 
         self._value, self._slope, self._product = value, slope, product
-        self._keeps = {path: np.asarray(keep, np.float32) for path, keep in mask.keeps().items()}
+        self._keeps = {path: jnp.asarray(keep, jnp.float32) for path, keep in mask.keeps().items()}
 
     def value(self, params: Params, chunks: list[Chunk]) -> float:
         """D."""
