@@ -26,7 +26,7 @@ References:
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -167,11 +167,11 @@ def apply_rounded(network: Network, params: Params, inputs: jax.Array) -> jax.Ar
     return as_wide(network.apply(narrowed(params, network.params), inputs))
 
 
-Chunk = tuple[jax.Array, jax.Array, np.ndarray]
+_Chunk = tuple[jax.Array, jax.Array, np.ndarray]
 """Examples, the outputs they should have, and 1 for each of them, 0 for those that fill up the last chunk."""
 
 
-def _chunks(inputs: np.ndarray, size: int, outputs: Callable[[jax.Array], jax.Array]) -> list[Chunk]:
+def _chunks(inputs: np.ndarray, size: int, outputs: Callable[[jax.Array], jax.Array]) -> list[_Chunk]:
     """Inputs in chunks of one size, at most this one, with the outputs that a function gives them."""
     number = -(-len(inputs) // size)
     size = -(-len(inputs) // number)
@@ -182,15 +182,15 @@ def _chunks(inputs: np.ndarray, size: int, outputs: Callable[[jax.Array], jax.Ar
     return [(images, outputs(images), each) for images, each in parts]
 
 
-def _count(chunks: list[Chunk]) -> int:
+def _count(chunks: list[_Chunk]) -> int:
     return sum(int(ones.sum()) for *_, ones in chunks)
 
 
 class _Distance:
     """D, and the products with its derivatives that a step takes.
 
-    Chunks and products are looped over here, not in XLA, which takes several times as long to compile a convolution's gradient
-    within a loop, and seven times as long to run it on a CPU.
+    Chunks and products are looped over here, not in XLA, which takes twice as long to compile a convolution's gradient within a
+    loop, and seven times as long to run it on a CPU.
     """
 
     def __init__(self, network: Network, mask: Mask, loss: Loss) -> None:
@@ -219,26 +219,20 @@ class _Distance:
         self._value, self._slope, self._product = value, slope, product
         self._keeps = {path: jnp.asarray(keep, jnp.float32) for path, keep in mask.keeps().items()}
 
-    def value(self, params: Params, chunks: list[Chunk]) -> float:
+    def value(self, params: Params, chunks: list[_Chunk]) -> float:
         """D."""
         return float(sum(self._value(params, *chunk) for chunk in chunks)) / _count(chunks)
 
-    def slope(self, params: Params, chunks: list[Chunk]) -> Params:
+    def slope(self, params: Params, chunks: list[_Chunk]) -> Params:
         """E[JᵀF (f − f_0)] where the mask keeps."""
-        sums = _zeros(params)
-        for chunk in chunks:
-            sums = self._slope(sums, params, *chunk)
-        return self._mean(sums, chunks)
+        return self._mean(lambda sums, chunk: self._slope(sums, params, *chunk), params, chunks)
 
-    def product(self, params: Params, chunks: list[Chunk], direction: Params) -> Params:
+    def product(self, params: Params, chunks: list[_Chunk], direction: Params) -> Params:
         """E[JᵀFJ] · direction where the mask keeps."""
-        sums = _zeros(params)
-        for chunk in chunks:
-            sums = self._product(sums, params, direction, *chunk)
-        return self._mean(sums, chunks)
+        return self._mean(lambda sums, chunk: self._product(sums, params, direction, *chunk), params, chunks)
 
-    def _mean(self, sums: Params, chunks: list[Chunk]) -> Params:
-        return _scaled(sums, self._keeps, 1 / _count(chunks))
+    def _mean(self, add: Callable[[Params, _Chunk], Params], params: Params, chunks: list[_Chunk]) -> Params:
+        return _scaled(reduce(add, chunks, _zeros(params)), self._keeps, 1 / _count(chunks))
 
 
 @jax.jit

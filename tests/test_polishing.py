@@ -27,7 +27,9 @@ def drawn_masks(network, share):
     return {name: rng.random(layer.shape) < share for name, layer in network.layers.items()}
 
 
-def test_the_fit_of_one_linear_layer_is_least_squares():
+@pytest.mark.parametrize("chunk", [1024, 7])
+def test_the_fit_of_one_linear_layer_is_least_squares(chunk, monkeypatch):
+    monkeypatch.setattr("annealsubnet.fitting.backward_chunk", lambda network: chunk)
     inputs = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
     network = as_network(nnx.Linear(5, 2, rngs=nnx.Rngs(0)), inputs)
     (name,) = network.layers
