@@ -6,7 +6,7 @@ kernel as `[groups, fan_in, outputs per group]`, so that everything downstream s
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -50,6 +50,11 @@ class Layer:
     num_input_axes: int
     groups: int = 1
     window: Window | None = None
+
+    @property
+    def geometry(self) -> "Layer":
+        """The same map under no name: layers of one geometry share compiled programs."""
+        return replace(self, name="", kernel="", bias=None)
 
     @property
     def fan_in(self) -> int:

@@ -101,19 +101,18 @@ class Network:
         (outputs,) = _evaluate(closed.jaxpr, closed.consts, values, taps)
         return outputs, taps.records
 
-    def run_to_sum(self, params: Params, inputs: Any, layer: str) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def run_to_sum(self, params: Params, inputs: Any, layer: str) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
         """Run, and see what a layer's outputs are added to (the residual sum behind it).
 
         Returns:
             What the layer was called with; what it returned; that behind the BatchNorm that alone reads it, if there is one;
-            and the sum that this goes into, or itself where there is none.
+            and the sum that this goes into, or None.
         """
         taps = _Taps(self, {}, {}, {}, frozenset([layer]), followed=layer)
         closed = _trace(self.model, params, inputs)
         values = [*(params[path] for path in sorted(params)), jnp.asarray(inputs)]
         _evaluate(closed.jaxpr, closed.consts, values, taps)
-        added = taps.followed[-1]
-        return *taps.records[layer], added, added if taps.total is None else taps.total
+        return *taps.records[layer], taps.followed[-1], taps.total
 
     def __repr__(self) -> str:
         return f"Network({len(self.layers)} layers, {len(self.neurons)} neuron sites, {len(self.heads)} head sites)"

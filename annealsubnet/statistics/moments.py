@@ -200,10 +200,8 @@ def regression_moments(
         raise ValueError("target_inputs and through_sum are two kinds of target; choose one.")
     described = network.layers[layer]
 
-    @network.jitted("regression moments", layer, target_inputs, through_sum)
+    @network.jitted("regression moments", layer, target_inputs)
     def step(now: Params, then: Params, inputs: jax.Array) -> Any:
-        if through_sum:
-            return target_sums(described, *through_targets(network, layer, now, then, inputs))
         _, records = network.run(now, inputs, record=(layer,))
         rows = described.patches(records[layer][0])
         if target_inputs:
@@ -215,9 +213,17 @@ def regression_moments(
             targets = dense[layer][1]
         return target_sums(described, records[layer][0], targets)
 
+    @network.jitted("target sums", described.geometry)
+    def sums_of(read: jax.Array, targets: jax.Array) -> Any:
+        return target_sums(described, read, targets)
+
+    def step_through(now: Params, then: Params, inputs: np.ndarray) -> Any:
+        return sums_of(*through_targets(network, layer, now, then, inputs))
+
     size, per_example = _plan(network, [described])
     sums, examples = accumulate(
-        partial(step, params, target_params), ((inputs,) for inputs, _ in chunks(stream(batches), size))
+        partial(step_through if through_sum else step, params, target_params),
+        ((inputs,) for inputs, _ in chunks(stream(batches), size)),
     )
     return regression_of(described, sums, examples * per_example[layer])
 
@@ -236,19 +242,34 @@ def regression_of(layer: Layer, sums: Iterable[np.ndarray], count: int) -> Regre
     return Regression(gram, mean, cross, target_mean, energy, count, layer.bias is not None)
 
 
-def through_targets(network: Network, layer: str, now: Params, then: Params, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What a layer reads, and z + (s_0 − s) / g: z what it returns, s the sum that g z goes into, s_0 the dense network's."""
-    read, returned, added, total = network.run_to_sum(now, inputs, layer)
-    _, dense, _, wanted = network.run_to_sum(then, inputs, layer)
-    if total is added:
-        return read, dense
-    axes = tuple(range(returned.ndim - network.layers[layer].num_output_axes))
+def through_targets(network: Network, layer: str, now: Params, then: Params, inputs: Any) -> tuple[jax.Array, jax.Array]:
+    """What a layer reads, and z + (s_0 − s) / g: z what it returns, s the sum that g z goes into, s_0 the dense network's.
+
+    Compiled here, once for every layer to run it and once for every geometry of layers to make up for what sums lack.
+    """
+    described = network.layers[layer]
+
+    @network.jitted("run to sum", layer)
+    def run(values: Params, inputs: jax.Array) -> Any:
+        return network.run_to_sum(values, inputs, layer)
+
+    made_up = network.jitted("made up", described.geometry)(partial(_made_up, described))
+    read, returned, added, total = run(now, inputs)
+    _, dense, _, wanted = run(then, inputs)
+    return read, dense if total is None else made_up(returned, added, total, dense, wanted)
+
+
+def _made_up(
+    layer: Layer, returned: jax.Array, added: jax.Array, total: jax.Array, dense: jax.Array, wanted: jax.Array
+) -> jax.Array:
+    """What the layer would have to return for the sum that is wanted, or what the dense one does where it can't help."""
+    axes = tuple(range(returned.ndim - layer.num_output_axes))
     centered = returned - returned.mean(axes)
     energy = jnp.square(centered).mean(axes)
     gain = (centered * added).mean(axes) / jnp.where(energy > 0, energy, 1.0)
     # A channel that does not vary, or that its BatchNorm silences, can make up for nothing.
     speaks = jnp.abs(gain) * jnp.sqrt(energy) > _SILENT * jnp.abs(returned).max()
-    return read, jnp.where(speaks, returned + (wanted - total) / jnp.where(speaks, gain, 1.0), dense)
+    return jnp.where(speaks, returned + (wanted - total) / jnp.where(speaks, gain, 1.0), dense)
 
 
 def self_regression(layer: Layer, moments: Moments, params: Mapping[str, Any]) -> Regression:

@@ -32,7 +32,7 @@ from annealsubnet.losses import Loss
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.gradients import pull_back, vectors_of
 from annealsubnet.statistics.moments import Regression, regression_of, target_sums, through_targets
-from annealsubnet.statistics.passes import FACTORS, curvature_chunk
+from annealsubnet.statistics.passes import FACTORS, backward_chunk
 from annealsubnet.statistics.signs import random_signs
 from annealsubnet.statistics.streams import CHUNK_BYTES, accumulate, check_statistics, chunks
 
@@ -222,15 +222,17 @@ def row_regression(network: Network, layer: str, deltas: Deltas, *, params: Para
     """
     described = network.layers[layer]
 
-    @network.jitted("row regression", layer)
-    def step(now: Params, then: Params, inputs: jax.Array, delta: jax.Array) -> Any:
-        read, targets = through_targets(network, layer, now, then, inputs)
+    @network.jitted("row regression", described.geometry)
+    def sums_of(read: jax.Array, targets: jax.Array, delta: jax.Array) -> Any:
         rows = _rows(described, read, delta)
         wanted = _pulled(described, targets, delta)
-        products = _gram(rows), jnp.einsum("rni,rn->ri", rows, wanted), jnp.square(wanted).sum(1)
+        products = _gram(rows), jnp.einsum("rni,rn->ri", rows, wanted, precision="highest"), jnp.square(wanted).sum(1)
         return products, target_sums(described, read, targets), float(described.patches(read).shape[0])
 
-    (products, sums, vectors), examples = accumulate(partial(step, params, target_params), deltas)
+    def step(inputs: np.ndarray, delta: jax.Array) -> Any:
+        return sums_of(*through_targets(network, layer, params, target_params, inputs), delta)
+
+    (products, sums, vectors), examples = accumulate(step, deltas)
     check_statistics(layer, *products)
     return mixed(regression_of(described, sums, round(float(vectors))), RowProducts(*(total / examples for total in products)))
 
@@ -301,7 +303,7 @@ def _pieces(
 ) -> Iterator[tuple[np.ndarray, np.uint32]]:
     """Inputs and their number, as many at once as fit the memory on the way back and as rows of one layer."""
     rows = max(network.layers[name].outputs * network.layers[name].fan_in for name in names)
-    size = _CHUNKS * max(1, min(curvature_chunk(network), CHUNK_BYTES // (4 * rows * rank)))
+    size = _CHUNKS * max(1, min(backward_chunk(network, most=4096) // (1 + rank), CHUNK_BYTES // (4 * rows * rank)))
     # Chunks of one size, if there are nearly as large ones: every size is compiled by itself.
     count = _count(batches)
     size = next((even for even in range(min(size, count), size // 2, -1) if count % even == 0), size)
@@ -340,13 +342,14 @@ def _rows(layer: Layer, read: jax.Array, deltas: jax.Array) -> jax.Array:
     examples = deltas.shape[1]
     vectors = vectors_of(layer, read, examples)
     vectors = jnp.concatenate([vectors, jnp.ones((*vectors.shape[:3], 1), vectors.dtype)], 3)
-    found = jnp.einsum("cnpgo,npgi->gocni", _by_position(layer, deltas), vectors)
+    found = jnp.einsum("cnpgo,npgi->gocni", _by_position(layer, deltas), vectors, precision="highest")
     return found.reshape(layer.outputs, -1, layer.fan_in + 1)
 
 
 def _pulled(layer: Layer, targets: jax.Array, deltas: jax.Array) -> jax.Array:
     """t of every neuron: `[row, example and factor]`."""
-    found = jnp.einsum("cnpgo,cnpgo->gocn", _by_position(layer, deltas), _by_position(layer, targets[None]))
+    deltas, targets = _by_position(layer, deltas), _by_position(layer, targets[None])
+    found = jnp.einsum("cnpgo,cnpgo->gocn", deltas, targets, precision="highest")
     return found.reshape(layer.outputs, -1)
 
 
@@ -355,4 +358,4 @@ def _by_position(layer: Layer, outputs: jax.Array) -> jax.Array:
 
 
 def _gram(rows: jax.Array) -> jax.Array:
-    return jnp.einsum("rni,rnj->rij", rows, rows)
+    return jnp.einsum("rni,rnj->rij", rows, rows, precision="highest")

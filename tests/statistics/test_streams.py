@@ -1,8 +1,11 @@
 """Chunks hold the same examples in the same order."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from annealsubnet.statistics import streams
 from annealsubnet.statistics.streams import accumulate, chunks
 
 
@@ -22,3 +25,16 @@ def test_sums_over_chunks_are_float64():
     large = [np.full(4, 2.0**24, np.float32), np.ones(4, np.float32)]
     total, count = accumulate(lambda values: values.sum(), [(values,) for values in large])
     assert (total, count) == (2.0**26 + 4, 8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_sums_that_stay_on_the_device_are_those_of_the_host(monkeypatch, count):
+    generator = np.random.default_rng(0)
+    pieces = [(generator.normal(size=(3, 4)).astype(np.float32),) for _ in range(count)]
+    step = jax.jit(lambda values: {"cubes": jnp.power(values, 3).sum(0), "count": jnp.ones((), jnp.int32)})
+    on_host = accumulate(step, pieces)
+    monkeypatch.setattr(streams, "_stays_on_device", lambda sums: True)
+    on_device = accumulate(step, pieces)
+    jax.tree.map(np.testing.assert_array_equal, on_device, on_host)
+    assert {value.dtype for value in on_device[0].values()} == {np.dtype(np.float64)}
+    on_device[0]["cubes"] += 1  # the caller's own
