@@ -32,16 +32,18 @@ from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, affordable, fit_together, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
-from annealsubnet.statistics.moments import Regression, regression_moments
+from annealsubnet.statistics.moments import Regression, regression_moments, targeted_regression
 from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import (
     Deltas,
     RowCurvature,
     as_rows,
     from_rows,
+    layer_targets,
     row_deltas,
     row_regression,
 )
+from annealsubnet.statistics.targets import Targets
 from annealsubnet.thinning import thin_weights
 
 logger = logging.getLogger(__name__)
@@ -310,35 +312,38 @@ class _Walk:
             loss=self.loss,
         )
         deltas: Iterator[Deltas] = iter(())
+        selected = [name for name in network.layers if name in counts]
+        weighed = selected if self.curvature is not None else []
         if self.curvature is not None:
-            selected = [name for name in network.layers if name in counts]
             deltas = row_deltas(network, self.batches, selected, params=self.target, curvature=self.curvature)
+        targets = layer_targets(network, self.batches, network.layers, weighed=weighed, target_params=self.target)
         kept: dict[str, np.ndarray] = {}
         for number, (name, layer) in enumerate(track(network.layers.items(), "Weights", progress=progress)):
             if name not in counts and not kept:
                 continue
             stays = np.ones((layer.groups, layer.fan_in, layer.outputs // layer.groups), bool)
+            wanted = targets.of(name, self._seen(params))
             if name not in counts:
-                regression = self._regression(name, params)
+                regression = targeted_regression(network, name, wanted)
             else:
                 regression, stays = self._chosen(
-                    name, params, counts[name], deltas=next(deltas, None), seed=self.seed + 31 * number
+                    name, params, counts[name], wanted, deltas=next(deltas, None), seed=self.seed + 31 * number
                 )
                 kept[name] = layer.from_matrix(stays)
             params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
         return kept, params
 
     def _chosen(
-        self, name: str, params: Params, counts: np.ndarray, *, deltas: Deltas | None, seed: int
+        self, name: str, params: Params, counts: np.ndarray, targets: Targets, *, deltas: Deltas | None, seed: int
     ) -> tuple[Regression, np.ndarray]:
         """The regression, by rows where curvature counts, and what stays of a layer."""
         layer = self.network.layers[name]
         weights, bias = layer.weight_matrix(params), layer.bias_matrix(params)
         select = partial(select_weights, choice=self.choice, seed=seed)
         if deltas is None:
-            regression = self._regression(name, params)
+            regression = targeted_regression(self.network, name, targets)
             return regression, select(regression, weights, counts, bias=bias)
-        rows = row_regression(self.network, name, deltas, params=self._seen(params), target_params=self.target)
+        rows = row_regression(self.network, name, deltas, targets)
         found = select(rows.regression, as_rows(weights), counts.reshape(-1, 1), bias=bias.reshape(-1, 1))
         return rows.regression, from_rows(found, layer.groups)
 

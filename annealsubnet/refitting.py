@@ -29,12 +29,13 @@ from annealsubnet.fitting import fit_network, held_out
 from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
-from annealsubnet.statistics.moments import Regression, regression_moments
+from annealsubnet.statistics.moments import Regression, targeted_regression
 from annealsubnet.statistics.row_curvature import (
     Deltas,
     RowCurvature,
     as_rows,
     from_rows,
+    layer_targets,
     obstacle,
     operations_by_rows,
     row_deltas,
@@ -188,18 +189,18 @@ def refit_params(
     deltas: Iterator[Deltas] = iter(())
     if curvature is not None:
         deltas = row_deltas(network, batches, reduced, params=network.params, curvature=curvature)
-    changed = False
-    for name, layer in network.layers.items():
-        changed = changed or name in reduced
-        if not changed:
-            continue
-        shared: dict[str, Any] = {"params": params, "target_params": network.params}
+    names = list(network.layers)
+    behind = names[names.index(reduced[0]) :] if reduced else []
+    weighed = reduced if curvature is not None else []
+    targets = layer_targets(network, batches, behind, weighed=weighed, target_params=network.params)
+    for name in behind:
         by_rows = next(deltas, None) if name in reduced else None
+        wanted = targets.of(name, params)
         if by_rows is None:
-            regression = regression_moments(network, batches, name, through_sum=True, **shared)
+            regression = targeted_regression(network, name, wanted)
         else:
-            regression = row_regression(network, name, by_rows, **shared).regression
-        params = mask.multiply(refit_layer(layer, regression, stays[name], params, ridge=ridge))
+            regression = row_regression(network, name, by_rows, wanted).regression
+        params = mask.multiply(refit_layer(network.layers[name], regression, stays[name], params, ridge=ridge))
     return params
 
 

@@ -9,13 +9,14 @@ from annealsubnet.networks.function_models import from_function
 from annealsubnet.networks.layer import Layer, Norm, Window
 from annealsubnet.networks.linen_models import from_linen
 from annealsubnet.networks.model import Model, Params
-from annealsubnet.networks.network import Network, trace
+from annealsubnet.networks.network import Known, Network, known_of, trace
 from annealsubnet.networks.nnx_models import from_nnx
 from annealsubnet.networks.sites import Gate, Site, Slot
 from annealsubnet.networks.taps import Tap
 
 __all__ = [
     "Gate",
+    "Known",
     "Layer",
     "Model",
     "Network",
@@ -30,6 +31,7 @@ __all__ = [
     "from_function",
     "from_linen",
     "from_nnx",
+    "known_of",
     "trace",
 ]
 

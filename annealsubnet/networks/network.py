@@ -6,21 +6,48 @@ units, shifts of layers' outputs, and a record of what passes the taps.
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.errors import FlaxError
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
-from annealsubnet.networks.jaxprs import bind, draws_in, layers_in, subprogram
+from annealsubnet.networks.jaxprs import bind, draws_in
 from annealsubnet.networks.labels import follow
 from annealsubnet.networks.layer import Layer, Norm
 from annealsubnet.networks.model import Model, Params
+from annealsubnet.networks.program import Program, in_a_row, read
 from annealsubnet.networks.reads import check_reads
 from annealsubnet.networks.sites import Gate, Site, head_sites, neuron_sites
 from annealsubnet.networks.taps import tap_in_p, tap_out_p
 from annealsubnet.trees import check_finite
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["layer", "shape"])
+@dataclass(frozen=True)
+class Known:
+    """What the rest of a network's run needs to know of examples right before a layer, whatever came before.
+
+    Attributes:
+        layer: name; None before everything.
+        shape: of the inputs.
+        values: arrays in the order of running.
+    """
+
+    layer: str | None
+    shape: jax.ShapeDtypeStruct
+    values: tuple[jax.Array, ...]
+
+    def place(self, program: Program) -> int:
+        """Where the rest begins."""
+        return 0 if self.layer is None else program.places[self.layer]
+
+
+def known_of(inputs: Any) -> Known:
+    """What is known before everything: the inputs."""
+    return Known(None, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype), (inputs,))
 
 
 @dataclass(frozen=True)
@@ -96,23 +123,58 @@ class Network:
             Outputs; and for each recorded layer what it was called with and what it returned, shift included.
         """
         taps = _Taps(self, gates or {}, shifts or {}, maps or {}, frozenset(record))
-        closed = _trace(self.model, params, inputs)
-        values = [*(params[path] for path in sorted(params)), jnp.asarray(inputs)]
-        (outputs,) = _evaluate(closed.jaxpr, closed.consts, values, taps)
-        return outputs, taps.records
+        program, values = self._begun(params, inputs)
+        program.run(values, taps.step)
+        return read(values, program.outputs), taps.records
 
-    def run_to_sum(self, params: Params, inputs: Any, layer: str) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-        """Run, and see what a layer's outputs are added to (the residual sum behind it).
+    def run_to_sum(self, params: Params, known: Known, layer: str) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+        """Run on, and see what a layer's outputs are added to (the residual sum behind it).
+
+        Args:
+            params: by path.
+            known: before that layer, or one before it.
+            layer: name.
 
         Returns:
             What the layer was called with; what it returned; that behind the BatchNorm that alone reads it, if there is one;
             and the sum that this goes into, or None.
         """
         taps = _Taps(self, {}, {}, {}, frozenset([layer]), followed=layer)
-        closed = _trace(self.model, params, inputs)
-        values = [*(params[path] for path in sorted(params)), jnp.asarray(inputs)]
-        _evaluate(closed.jaxpr, closed.consts, values, taps)
+        program, values = self._begun(params, known)
+        program.run(values, taps.step, known.place(program))
         return *taps.records[layer], taps.followed[-1], taps.total
+
+    def run_before(self, params: Params, known: Known, layer: str) -> Known:
+        """Run on, up to a layer: what is known right before it.
+
+        Args:
+            params: by path; those of `layer` and behind it are not read.
+            known: before a layer that runs no later.
+            layer: name.
+        """
+        program, values = self._begun(params, known)
+        place = program.places[layer]
+        program.run(values, _Taps(self, {}, {}, {}, frozenset()).step, known.place(program), place)
+        return Known(layer, known.shape, tuple(values[number] for number in program.known_before(place)))
+
+    def known_size(self) -> int:
+        """The most numbers that are known of one example right before any layer."""
+        program = in_a_row(
+            _trace(self.model, self.params, jax.ShapeDtypeStruct((1, *self.example.shape[1:]), self.example.dtype))
+        )
+        return max(sum(program.sizes[number] for number in program.known_before(program.places[name])) for name in self.layers)
+
+    def _begun(self, params: Params, known: Any) -> tuple[Program, dict[int, Any]]:
+        """The program for inputs, or for what is known in the middle, and the values to run it on from there."""
+        if not isinstance(known, Known):
+            known = known_of(jnp.asarray(known))
+        program = in_a_row(_trace(self.model, params, known.shape))
+        given = [params[path] for path in sorted(params)]
+        return program, {
+            **program.constants,
+            **dict(zip(program.params, given, strict=True)),
+            **dict(zip(program.known_before(known.place(program)), known.values, strict=True)),
+        }
 
     def __repr__(self) -> str:
         return f"Network({len(self.layers)} layers, {len(self.neurons)} neuron sites, {len(self.heads)} head sites)"
@@ -201,6 +263,16 @@ class _Taps:
             for gate in site.gates:
                 self._gates.setdefault((gate.tap, gate.side), []).append((gate, factors))
 
+    def step(self, equation: Any, operands: list[Any]) -> list[Any]:
+        """The results of an equation, a tap or another."""
+        handler: Callable[[str, Any], Any] | None = {tap_in_p: self.enter, tap_out_p: self.leave}.get(equation.primitive)
+        if handler is not None:
+            return [handler(equation.params["spec"].name, operands[0])]
+        results = bind(equation, operands)
+        if equation.primitive.name in ("add", "add_any"):
+            self.summed(operands, results[0])
+        return results
+
     def enter(self, name: str, value: jax.Array) -> jax.Array:
         value = self._gated(name, "in", value)
         self._inputs[name] = value
@@ -236,31 +308,3 @@ class _Taps:
             between = (1,) * (value.ndim - len(batch) - len(channels))
             value = value * spread.reshape(*batch, *between, *channels)
         return value
-
-
-def _evaluate(jaxpr: Jaxpr, consts: Any, arguments: Any, taps: _Taps) -> list[Any]:
-    """`jax.core.eval_jaxpr`, with `taps` at every tap and everything that contains a tap inlined."""
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
-        results = _step(equation, operands, taps)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _step(equation: Any, operands: list[Any], taps: _Taps) -> list[Any]:
-    handler: Callable[[str, Any], Any] | None = {tap_in_p: taps.enter, tap_out_p: taps.leave}.get(equation.primitive)
-    if handler is not None:
-        return [handler(equation.params["spec"].name, operands[0])]
-    inner = subprogram(equation)
-    if inner is not None and layers_in(inner):
-        return _evaluate(inner.jaxpr, inner.consts, operands, taps)
-    results = bind(equation, operands)
-    if equation.primitive.name in ("add", "add_any"):
-        taps.summed(operands, results[0])
-    return results

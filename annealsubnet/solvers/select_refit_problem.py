@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import ThreadpoolController
 
 from annealsubnet.arguments import check_weight, check_whole
 
@@ -187,7 +189,10 @@ def seeds_of(seed: int, count: int) -> NDArray[np.uint64]:
 
 
 def in_threads(run: Callable[[int, int], None], count: int, num_threads: int | None) -> None:
-    """Call `run(lo, hi)` on ranges that cover 0 to `count`, `num_threads` at a time."""
+    """Call `run(lo, hi)` on ranges that cover 0 to `count`, `num_threads` at a time.
+
+    BLAS starts no threads of its own then: they would wait for each other by spinning, on processors that these threads need.
+    """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, min(num_threads or available, count))
     if threads == 1:
@@ -195,9 +200,15 @@ def in_threads(run: Callable[[int, int], None], count: int, num_threads: int | N
         return
     size = max(1, count // (8 * threads))
     ranges = [(lo, min(lo + size, count)) for lo in range(0, count, size)]
-    with ThreadPoolExecutor(threads) as pool:
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         for future in [pool.submit(run, lo, hi) for lo, hi in ranges]:
             future.result()
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The libraries of this process that have threads of their own; to look for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def by_group(solve: Callable[[int, int | None], Found], count: int) -> list[Found]:

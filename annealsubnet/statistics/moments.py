@@ -12,7 +12,6 @@ float64 across chunks.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from typing import Any
 
 import jax
@@ -23,12 +22,11 @@ from jaxtyping import Float
 from annealsubnet.batches import stream
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunk_size, chunks
+from annealsubnet.statistics.targets import Targets, targets_from_start
 
 _ROUNDING = 2e-5
 """Variances below this share of the second moment are rounding, for sums within a chunk are float32: inputs that never vary are
 left with up to 4e-6 of it by a thousand vectors, and 1e-5 by 400,000."""
-_SILENT = 1e-6
-"""A channel whose effect on a sum is below this share of the largest output has none."""
 
 
 @dataclass(frozen=True)
@@ -158,16 +156,14 @@ def input_moments(
     def step(values: Params, inputs: jax.Array) -> Any:
         _, records = network.run(values, inputs, record=chosen)
         vectors = {name: layer.patches(as_wide(records[name][0])) for name, layer in chosen.items()}
-        return {name: (_products(rows, rows), rows.sum(0)) for name, rows in vectors.items()}
+        return {name: (_number(rows), _products(rows, rows), rows.sum(0)) for name, rows in vectors.items()}
 
-    size, per_example = _plan(network, chosen.values())
-    sums, examples = accumulate(partial(step, params), ((inputs,) for inputs, _ in chunks(stream(batches), size)))
+    pieces = ((inputs,) for inputs, _ in chunks(stream(batches), moments_chunk(network, chosen)))
     moments = {}
-    for name in chosen:
-        count = examples * per_example[name]
-        gram, mean = (total / count for total in sums[name])
+    for name, (count, *totals) in accumulate(partial(step, params), pieces)[0].items():
+        gram, mean = (total / count for total in totals)
         check_statistics(name, gram, mean)
-        moments[name] = Moments(gram, mean, count)
+        moments[name] = Moments(gram, mean, round(float(count)))
     return moments
 
 
@@ -198,6 +194,9 @@ def regression_moments(
     """
     if target_inputs and through_sum:
         raise ValueError("target_inputs and through_sum are two kinds of target; choose one.")
+    if through_sum:
+        size = moments_chunk(network, [layer])
+        return targeted_regression(network, layer, targets_from_start(network, batches, size, layer, params, target_params))
     described = network.layers[layer]
 
     @network.jitted("regression moments", layer, target_inputs)
@@ -213,63 +212,34 @@ def regression_moments(
             targets = dense[layer][1]
         return target_sums(described, records[layer][0], targets)
 
-    @network.jitted("target sums", described.geometry)
-    def sums_of(read: jax.Array, targets: jax.Array) -> Any:
-        return target_sums(described, read, targets)
+    pieces = ((inputs,) for inputs, _ in chunks(stream(batches), moments_chunk(network, [layer])))
+    return regression_of(described, accumulate(partial(step, params, target_params), pieces)[0])
 
-    def step_through(now: Params, then: Params, inputs: np.ndarray) -> Any:
-        return sums_of(*through_targets(network, layer, now, then, inputs))
 
-    size, per_example = _plan(network, [described])
-    sums, examples = accumulate(
-        partial(step_through if through_sum else step, params, target_params),
-        ((inputs,) for inputs, _ in chunks(stream(batches), size)),
-    )
-    return regression_of(described, sums, examples * per_example[layer])
+def targeted_regression(network: Network, layer: str, targets: Targets) -> Regression:
+    """The regression of what a layer should return on what it reads, a piece of the examples at a time.
+
+    Raises:
+        ValueError: as `regression_moments`.
+    """
+    described = network.layers[layer]
+    step = network.jitted("target sums", described.geometry)(partial(target_sums, described))
+    return regression_of(described, accumulate(step, targets)[0])
 
 
 def target_sums(layer: Layer, read: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
-    """What a regression is made of, as sums over the vectors that a layer reads."""
+    """What a regression is made of, as sums over the vectors that a layer reads; first how many they are."""
     rows = layer.patches(as_wide(read))
     targets = as_wide(targets).reshape(rows.shape[0], layer.groups, -1)
-    return _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
+    return _number(rows), _products(rows, rows), rows.sum(0), _products(rows, targets), targets.sum(0), (targets**2).sum(0)
 
 
-def regression_of(layer: Layer, sums: Iterable[np.ndarray], count: int) -> Regression:
-    """The regression from its `target_sums` over `count` vectors."""
-    gram, mean, cross, target_mean, energy = (total / count for total in sums)
+def regression_of(layer: Layer, sums: Iterable[np.ndarray]) -> Regression:
+    """The regression from its `target_sums`."""
+    count, *totals = sums
+    gram, mean, cross, target_mean, energy = (total / count for total in totals)
     check_statistics(layer.name, gram, cross, energy)
-    return Regression(gram, mean, cross, target_mean, energy, count, layer.bias is not None)
-
-
-def through_targets(network: Network, layer: str, now: Params, then: Params, inputs: Any) -> tuple[jax.Array, jax.Array]:
-    """What a layer reads, and z + (s_0 − s) / g: z what it returns, s the sum that g z goes into, s_0 the dense network's.
-
-    Compiled here, once for every layer to run it and once for every geometry of layers to make up for what sums lack.
-    """
-    described = network.layers[layer]
-
-    @network.jitted("run to sum", layer)
-    def run(values: Params, inputs: jax.Array) -> Any:
-        return network.run_to_sum(values, inputs, layer)
-
-    made_up = network.jitted("made up", described.geometry)(partial(_made_up, described))
-    read, returned, added, total = run(now, inputs)
-    _, dense, _, wanted = run(then, inputs)
-    return read, dense if total is None else made_up(returned, added, total, dense, wanted)
-
-
-def _made_up(
-    layer: Layer, returned: jax.Array, added: jax.Array, total: jax.Array, dense: jax.Array, wanted: jax.Array
-) -> jax.Array:
-    """What the layer would have to return for the sum that is wanted, or what the dense one does where it can't help."""
-    axes = tuple(range(returned.ndim - layer.num_output_axes))
-    centered = returned - returned.mean(axes)
-    energy = jnp.square(centered).mean(axes)
-    gain = (centered * added).mean(axes) / jnp.where(energy > 0, energy, 1.0)
-    # A channel that does not vary, or that its BatchNorm silences, can make up for nothing.
-    speaks = jnp.abs(gain) * jnp.sqrt(energy) > _SILENT * jnp.abs(returned).max()
-    return jnp.where(speaks, returned + (wanted - total) / jnp.where(speaks, gain, 1.0), dense)
+    return Regression(gram, mean, cross, target_mean, energy, round(float(count)), layer.bias is not None)
 
 
 def self_regression(layer: Layer, moments: Moments, params: Mapping[str, Any]) -> Regression:
@@ -289,6 +259,11 @@ def self_regression(layer: Layer, moments: Moments, params: Mapping[str, Any]) -
     )
 
 
+def _number(rows: jax.Array) -> jax.Array:
+    """How many vectors there are: a sum like the others."""
+    return jnp.full((), len(rows), jnp.float32)
+
+
 def _products(left: jax.Array, right: jax.Array) -> jax.Array:
     """Σ over vectors of left rightᵀ, group by group: `[groups, left, right]`."""
     if left.shape[1] == 1:
@@ -296,16 +271,13 @@ def _products(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.einsum("vgi,vgj->gij", left, right, precision="highest")
 
 
-def _plan(network: Network, layers: Iterable[Layer]) -> tuple[int, dict[str, int]]:
-    """Examples a chunk, and vectors an example for each layer, from shapes alone."""
-    one = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
+def moments_chunk(network: Network, layers: Iterable[str]) -> int:
+    """How many examples to pass at once, from the shapes of what layers read."""
     chosen = list(layers)
 
-    def vectors(params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
-        _, records = network.run(params, inputs, record=[layer.name for layer in chosen])
-        return {layer.name: layer.patches(records[layer.name][0]) for layer in chosen}
+    def vectors(params: Params, inputs: jax.Array) -> list[jax.Array]:
+        _, records = network.run(params, inputs, record=chosen)
+        return [network.layers[name].patches(records[name][0]) for name in chosen]
 
-    shapes = jax.eval_shape(vectors, network.params, one)
-    counts = {name: shape.shape[0] for name, shape in shapes.items()}
-    largest = max((4 * prod(shape.shape) for shape in shapes.values()), default=4)
-    return chunk_size(largest), counts
+    one = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
+    return chunk_size(max((4 * shape.size for shape in jax.eval_shape(vectors, network.params, one)), default=4))

@@ -31,10 +31,11 @@ from annealsubnet.batches import stream
 from annealsubnet.losses import Loss
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.gradients import pull_back, vectors_of
-from annealsubnet.statistics.moments import Regression, regression_of, target_sums, through_targets
+from annealsubnet.statistics.moments import Regression, moments_chunk, regression_of, target_sums
 from annealsubnet.statistics.passes import FACTORS, backward_chunk
 from annealsubnet.statistics.signs import random_signs
 from annealsubnet.statistics.streams import CHUNK_BYTES, accumulate, check_statistics, chunks
+from annealsubnet.statistics.targets import LayerTargets, Targets
 
 _OWN = 0.5
 """The layer's own share of a row's moments; .1 is too little for 400 examples in layers of 576 inputs."""
@@ -48,8 +49,8 @@ _CHUNKS = 8
 """How many usual chunks are passed at once: the moments are large, and every chunk adds all of them up."""
 
 
-Deltas = Iterable[tuple[np.ndarray, jax.Array]]
-"""δ of one layer: inputs of the network, a piece of the examples at a time, and `[factor, example, *outputs of the layer]`."""
+Deltas = Iterable[jax.Array]
+"""δ of one layer: `[factor, example, *outputs of the layer]`, a piece of the examples at a time."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def own_row_regressions(
     rank = _rank(network, batches)
     for names, _ in _in_passes(regressions, sizes, _NUMBERS):
         step = partial(_own_step(network, names, curvature, rank), params)
-        sums, count = accumulate(step, _pieces(network, names, batches, rank))
+        sums, count = accumulate(step, _pieces(batches, rows_chunk(network, batches, names)))
         for name in names:
             layer, gram = network.layers[name], sums.pop(name) / count
             check_statistics(name, gram)
@@ -181,60 +182,64 @@ def row_deltas(
     Raises:
         ValueError: for bad batches.
     """
-    rank = _rank(network, batches)
-    for names, size in _in_passes(layers, _delta_sizes(network, layers, rank * _count(batches)), _DELTAS):
-        found = _passed_back(network, batches, names, rank, params=params, curvature=curvature)
-        if size > _DELTAS:  # a layer by itself that is too large: piece by piece, while they are read
+    layers, rank, size = list(layers), _rank(network, batches), rows_chunk(network, batches, layers)
+    for names, held in _in_passes(layers, _delta_sizes(network, layers, rank * _count(batches)), _DELTAS):
+        found = _passed_back(network, batches, size, names, rank, params=params, curvature=curvature)
+        if held > _DELTAS:  # a layer by itself that is too large: piece by piece, while they are read
             (name,) = names
-            yield ((inputs, deltas[name]) for inputs, deltas in found)
+            yield (deltas[name] for deltas in found)
             continue
-        held = list(found)
+        pieces = list(found)
         for name in names:
-            yield [(inputs, deltas.pop(name)) for inputs, deltas in held]
+            yield [deltas.pop(name) for deltas in pieces]
 
 
 def _passed_back(
-    network: Network, batches: Iterable[Any], names: tuple[str, ...], rank: int, *, params: Params, curvature: RowCurvature
-) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
-    """Inputs in pieces, and δ of layers by name."""
+    network: Network,
+    batches: Iterable[Any],
+    size: int,
+    names: tuple[str, ...],
+    rank: int,
+    *,
+    params: Params,
+    curvature: RowCurvature,
+) -> Iterator[dict[str, jax.Array]]:
+    """δ of layers by name, a piece of the examples at a time."""
 
     @network.jitted("row deltas", curvature, rank, *names)
     def step(values: Params, inputs: jax.Array, number: jax.Array) -> dict[str, jax.Array]:
         deltas, _ = _deltas(network, values, inputs, number, curvature, rank)
         return {name: deltas[name] for name in names}
 
-    for inputs, number in _pieces(network, names, batches, rank):
-        yield inputs, step(params, inputs, number)
+    for inputs, number in _pieces(batches, size):
+        yield step(params, inputs, number)
 
 
-def row_regression(network: Network, layer: str, deltas: Deltas, *, params: Params, target_params: Params) -> RowRegression:
-    """A layer by rows, whose inputs are the present network's, and whose targets make up for the error of its residual sum.
+def row_regression(network: Network, layer: str, deltas: Deltas, targets: Targets) -> RowRegression:
+    """A layer by rows, whose inputs are the present network's.
 
     Args:
         network: as in `own_row_regressions`.
         layer: name.
-        deltas: its δ, with the examples (`row_deltas`).
-        params: of the present (pruned) network, whose layer reads the inputs.
-        target_params: of the network (the dense one) that gives targets, as in `regression_moments(through_sum=True)`.
+        deltas: its δ (`row_deltas`).
+        targets: of the same pieces of the examples (`annealsubnet.statistics.targets`).
 
     Raises:
-        ValueError: as `own_row_regressions`.
+        ValueError: as `own_row_regressions`, or for other pieces.
     """
     described = network.layers[layer]
 
     @network.jitted("row regression", described.geometry)
-    def sums_of(read: jax.Array, targets: jax.Array, delta: jax.Array) -> Any:
-        rows = _rows(described, read, delta)
-        wanted = _pulled(described, targets, delta)
-        products = _gram(rows), jnp.einsum("rni,rn->ri", rows, wanted, precision="highest"), jnp.square(wanted).sum(1)
-        return products, target_sums(described, read, targets), float(described.patches(read).shape[0])
+    def step(read: jax.Array, targets: jax.Array, delta: jax.Array) -> Any:
+        rows, wanted = _rows(described, read, delta), _pulled(described, targets, delta)
+        cross = jnp.einsum("rni,rn->ri", rows, wanted, precision="highest")
+        examples = jnp.full((), delta.shape[1], jnp.float32)
+        return target_sums(described, read, targets), examples, (_gram(rows), cross, jnp.square(wanted).sum(1))
 
-    def step(inputs: np.ndarray, delta: jax.Array) -> Any:
-        return sums_of(*through_targets(network, layer, params, target_params, inputs), delta)
-
-    (products, sums, vectors), examples = accumulate(step, deltas)
+    pieces = ((read, wanted, delta) for (read, wanted), delta in zip(targets, deltas, strict=True))
+    (sums, examples, products), _ = accumulate(step, pieces)
     check_statistics(layer, *products)
-    return mixed(regression_of(described, sums, round(float(vectors))), RowProducts(*(total / examples for total in products)))
+    return mixed(regression_of(described, sums), RowProducts(*(total / examples for total in products)))
 
 
 def obstacle(network: Network, layers: Iterable[str]) -> str | None:
@@ -298,15 +303,27 @@ def _in_passes(layers: Iterable[str], sizes: Mapping[str, int], most: int) -> It
         yield tuple(waiting), held
 
 
-def _pieces(
-    network: Network, names: Iterable[str], batches: Iterable[Any], rank: int
-) -> Iterator[tuple[np.ndarray, np.uint32]]:
-    """Inputs and their number, as many at once as fit the memory on the way back and as rows of one layer."""
-    rows = max(network.layers[name].outputs * network.layers[name].fan_in for name in names)
+def rows_chunk(network: Network, batches: Iterable[Any], layers: Iterable[str]) -> int:
+    """How many examples to pass at once: as many as fit the memory on the way back and as rows of one layer."""
+    count = _count(batches)
+    rank = _rank_of(network, count)
+    rows = max(network.layers[name].outputs * network.layers[name].fan_in for name in layers)
     size = _CHUNKS * max(1, min(backward_chunk(network, most=4096) // (1 + rank), CHUNK_BYTES // (4 * rows * rank)))
     # Chunks of one size, if there are nearly as large ones: every size is compiled by itself.
-    count = _count(batches)
-    size = next((even for even in range(min(size, count), size // 2, -1) if count % even == 0), size)
+    return next((even for even in range(min(size, count), size // 2, -1) if count % even == 0), size)
+
+
+def layer_targets(
+    network: Network, batches: Iterable[Any], layers: Iterable[str], *, weighed: Iterable[str], target_params: Params
+) -> LayerTargets:
+    """Targets of layers, in pieces of the examples as those of `row_deltas` if any layers are weighed by these."""
+    chosen = list(weighed)
+    size = rows_chunk(network, batches, chosen) if chosen else moments_chunk(network, layers)
+    return LayerTargets(network, batches, size, target_params=target_params)
+
+
+def _pieces(batches: Iterable[Any], size: int) -> Iterator[tuple[np.ndarray, np.uint32]]:
+    """Inputs and their number."""
     for number, (inputs, _) in enumerate(chunks(stream(batches), size)):
         yield inputs, np.uint32(number)
 

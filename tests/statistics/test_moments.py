@@ -7,7 +7,8 @@ from flax import nnx
 
 from annealsubnet.networks import as_network
 from annealsubnet.solvers.select_refit import error_curves
-from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression, through_targets
+from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+from annealsubnet.statistics.targets import targets_from_start
 from tests.models import residual
 
 
@@ -120,7 +121,7 @@ def test_targets_through_a_sum_restore_the_dense_networks_sum(name, form):
     example = residual()
     network, inputs = example.network(form), example.inputs
     changed = {path: value * (1.5 if path.startswith("stem") else 1.0) for path, value in network.params.items()}
-    read, targets = through_targets(network, name, changed, network.params, jnp.asarray(inputs))
+    ((read, targets),) = targets_from_start(network, [inputs], len(inputs), name, changed, network.params)
     _, records = network.run(changed, inputs, record=[name])
     np.testing.assert_allclose(read, records[name][0], atol=1e-5)
     shifted, _ = network.run(changed, inputs, shifts={name: targets - records[name][1]})

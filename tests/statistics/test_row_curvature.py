@@ -16,6 +16,7 @@ from annealsubnet.statistics.row_curvature import (
     RowProducts,
     as_rows,
     from_rows,
+    layer_targets,
     mixed,
     own_row_regressions,
     row_deltas,
@@ -128,8 +129,10 @@ def test_at_the_dense_network_targets_are_the_layers_own_outputs(case):
     _, found = own(network, inputs, curvature)
     for name, rows in found.items():
         options = {"params": network.params, "target_params": network.params}
-        (deltas,) = row_deltas(network, [inputs[:7], inputs[7:]], [name], params=network.params, curvature=curvature)
-        again = row_regression(network, name, deltas, **options)
+        batches, dense = [inputs[:7], inputs[7:]], network.params
+        (deltas,) = row_deltas(network, batches, [name], params=dense, curvature=curvature)
+        targets = layer_targets(network, batches, [name], weighed=[name], target_params=dense)
+        again = row_regression(network, name, deltas, targets.of(name, dense))
         count = regression_moments(network, [inputs], name, through_sum=True, **options).count
         assert again.regression.count == count == rows.regression.count
         np.testing.assert_allclose(again.cost, rows.cost, rtol=1e-4)
@@ -148,7 +151,7 @@ def test_deltas_are_the_same_however_many_are_held(case, most, monkeypatch):
     for name, pieces in zip(network.layers, found, strict=True):
         assert isinstance(pieces, list) == (most > 1)
         (alone,) = row_deltas(network, [inputs], [name], **options)
-        ours, theirs = (np.concatenate([delta for _, delta in each], 1) for each in (pieces, alone))
+        ours, theirs = (np.concatenate(list(each), 1) for each in (pieces, alone))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
         assert ours.shape[:2] == (3, 20)
 

@@ -1,0 +1,115 @@
+"""Targets: what a layer reads, and what it should return, while layers are pruned one after the other.
+
+A layer reads what the pruned network gives it by then. What it should return is what the dense network's layer returned or,
+where its outputs are added to others (a residual sum), what makes the sum that of the dense network:
+
+    z + (s_0 − s) / g
+
+with z what it returns, s the sum that g z goes into (g of a BatchNorm, if one reads it) and s_0 the dense network's sum.
+
+Layers are visited in the order of running, and what came before one is known by then. So each visit runs on from the one
+before, and all of them together take two runs of either network, however deep it is, instead of one for every layer.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from annealsubnet.batches import stream
+from annealsubnet.networks import Known, Layer, Network, Params, known_of
+from annealsubnet.statistics.streams import chunks
+
+_SILENT = 1e-6
+"""A channel whose effect on a sum is below this share of the largest output has none."""
+_HELD = 2**28
+"""Most numbers that are held between visits, as many as 1 GiB holds; else each visit runs the network from its start."""
+
+Targets = Iterable[tuple[jax.Array, jax.Array]]
+"""What a layer reads and should return, a piece of the examples at a time."""
+
+
+class LayerTargets:
+    """Targets of the layers of a network, visited in the order of running.
+
+    Args:
+        network: traced.
+        batches: inputs or (inputs, labels); labels are not read.
+        size: examples a piece.
+        target_params: of the network (the dense one) whose outputs are kept to.
+    """
+
+    def __init__(self, network: Network, batches: Iterable[Any], size: int, *, target_params: Params) -> None:
+        self._network, self._batches, self._size, self._target = network, batches, size, target_params
+        self._held: list[tuple[Known, Known]] | None = None
+        if 2 * network.known_size() * sum(len(inputs) for inputs, _ in stream(batches)) <= _HELD:
+            starts = [known_of(jnp.asarray(inputs)) for inputs, _ in chunks(stream(batches), size)]
+            self._held = [(start, start) for start in starts]
+
+    def of(self, layer: str, params: Params) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """The targets of a layer.
+
+        Args:
+            layer: name; it runs no earlier than those visited before.
+            params: of the pruned network. Layers that run before the last one visited are as they were then.
+        """
+        if self._held is None:
+            yield from targets_from_start(self._network, self._batches, self._size, layer, params, self._target)
+            return
+        for place, (now, then) in enumerate(self._held):
+            again = now is then and params is self._target
+            then = self._before(layer, self._target, then)
+            now = then if again else self._before(layer, params, now)
+            self._held[place] = now, then
+            yield _targets(self._network, layer, params, now, self._target, then)
+
+    def _before(self, layer: str, params: Params, known: Known) -> Known:
+        @self._network.jitted("run before", layer)
+        def run(values: Params, known: Known) -> Known:
+            return self._network.run_before(values, known, layer)
+
+        return known if known.layer == layer else run(params, known)
+
+
+def targets_from_start(
+    network: Network, batches: Iterable[Any], size: int, layer: str, params: Params, target_params: Params
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """The targets of one layer; arguments as for `LayerTargets`.
+
+    Raises:
+        ValueError: for bad batches (see `annealsubnet.batches.stream`).
+    """
+    for inputs, _ in chunks(stream(batches), size):
+        start = known_of(jnp.asarray(inputs))
+        yield _targets(network, layer, params, start, target_params, start)
+
+
+def _targets(
+    network: Network, layer: str, params: Params, now: Known, target_params: Params, then: Known
+) -> tuple[jax.Array, jax.Array]:
+    """A layer is compiled once to run to its sum, and a geometry of layers once to make up for what sums lack."""
+    described = network.layers[layer]
+
+    @network.jitted("run to sum", layer)
+    def run(values: Params, known: Known) -> Any:
+        return network.run_to_sum(values, known, layer)
+
+    made_up = network.jitted("made up", described.geometry)(partial(_made_up, described))
+    read, returned, added, total = run(params, now)
+    _, dense, _, wanted = run(target_params, then)
+    return read, dense if total is None else made_up(returned, added, total, dense, wanted)
+
+
+def _made_up(
+    layer: Layer, returned: jax.Array, added: jax.Array, total: jax.Array, dense: jax.Array, wanted: jax.Array
+) -> jax.Array:
+    """What the layer would have to return for the sum that is wanted, or what the dense one does where it can't help."""
+    axes = tuple(range(returned.ndim - layer.num_output_axes))
+    centered = returned - returned.mean(axes)
+    energy = jnp.square(centered).mean(axes)
+    gain = (centered * added).mean(axes) / jnp.where(energy > 0, energy, 1.0)
+    # A channel that does not vary, or that its BatchNorm silences, can make up for nothing.
+    speaks = jnp.abs(gain) * jnp.sqrt(energy) > _SILENT * jnp.abs(returned).max()
+    return jnp.where(speaks, returned + (wanted - total) / jnp.where(speaks, gain, 1.0), dense)
