@@ -43,7 +43,7 @@ from annealsubnet.statistics.row_curvature import (
     row_deltas,
     row_regression,
 )
-from annealsubnet.statistics.targets import Targets
+from annealsubnet.statistics.targets import LayerTargets
 from annealsubnet.thinning import thin_weights
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def prune(
         curvature: whether the errors of each neuron's weights are weighed by the loss's curvature in them
             (`annealsubnet.statistics.row_curvature`), instead of alike at all positions of all examples; weights only, without
             sampler, training or pattern of blocks. By default in networks with convolutions, where that takes at most 10¹³
-            operations and moments of 512 MiB a layer; up to 1 GiB of derivatives is held besides.
+            operations and moments of 512 MiB a layer; up to 2 GiB of derivatives and of what layers read is held besides.
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
         progress: show progress on a terminal.
@@ -311,39 +311,38 @@ class _Walk:
             curvature=self.curvature,
             loss=self.loss,
         )
-        deltas: Iterator[Deltas] = iter(())
         selected = [name for name in network.layers if name in counts]
         weighed = selected if self.curvature is not None else []
-        if self.curvature is not None:
-            deltas = row_deltas(network, self.batches, selected, params=self.target, curvature=self.curvature)
         targets = layer_targets(network, self.batches, network.layers, weighed=weighed, target_params=self.target)
+        deltas: Iterator[Deltas] = iter(())
+        if self.curvature is not None:
+            deltas = row_deltas(network, targets.batches, selected, params=self.target, curvature=self.curvature)
         kept: dict[str, np.ndarray] = {}
         for number, (name, layer) in enumerate(track(network.layers.items(), "Weights", progress=progress)):
             if name not in counts and not kept:
                 continue
             stays = np.ones((layer.groups, layer.fan_in, layer.outputs // layer.groups), bool)
-            wanted = targets.of(name, self._seen(params))
             if name not in counts:
-                regression = targeted_regression(network, name, wanted)
+                regression = targeted_regression(network, name, targets.of(name, self._seen(params)))
             else:
                 regression, stays = self._chosen(
-                    name, params, counts[name], wanted, deltas=next(deltas, None), seed=self.seed + 31 * number
+                    name, params, counts[name], targets, deltas=next(deltas, None), seed=self.seed + 31 * number
                 )
                 kept[name] = layer.from_matrix(stays)
             params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
         return kept, params
 
     def _chosen(
-        self, name: str, params: Params, counts: np.ndarray, targets: Targets, *, deltas: Deltas | None, seed: int
+        self, name: str, params: Params, counts: np.ndarray, targets: LayerTargets, *, deltas: Deltas | None, seed: int
     ) -> tuple[Regression, np.ndarray]:
         """The regression, by rows where curvature counts, and what stays of a layer."""
         layer = self.network.layers[name]
         weights, bias = layer.weight_matrix(params), layer.bias_matrix(params)
         select = partial(select_weights, choice=self.choice, seed=seed)
         if deltas is None:
-            regression = targeted_regression(self.network, name, targets)
+            regression = targeted_regression(self.network, name, targets.of(name, self._seen(params)))
             return regression, select(regression, weights, counts, bias=bias)
-        rows = row_regression(self.network, name, deltas, targets)
+        rows = row_regression(self.network, name, deltas, targets, params=self._seen(params))
         found = select(rows.regression, as_rows(weights), counts.reshape(-1, 1), bias=bias.reshape(-1, 1))
         return rows.regression, from_rows(found, layer.groups)
 

@@ -76,7 +76,8 @@ def refit(
     Args:
         model: the dense network: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`.
         mask: for this model.
-        batches: calibration inputs or (inputs, labels); labels are not read. One pass a layer, in both networks.
+        batches: calibration inputs or (inputs, labels); labels are not read. Two passes through both networks and,
+            where what is known before a layer takes more than 1 GiB, one for every layer.
         ridge: see above; at least 0.
         curvature: whether errors are weighed by the loss's curvature, as in `annealsubnet.prune`; by default for masks of
             weights in networks with convolutions, where that is affordable.
@@ -186,20 +187,21 @@ def refit_params(
     params = mask.multiply(network.params)
     stays = {name: kept_weights(network, mask, layer) for name, layer in network.layers.items()}
     reduced = [name for name, kept in stays.items() if not kept.all()]
-    deltas: Iterator[Deltas] = iter(())
-    if curvature is not None:
-        deltas = row_deltas(network, batches, reduced, params=network.params, curvature=curvature)
+    if not reduced:
+        return params
     names = list(network.layers)
-    behind = names[names.index(reduced[0]) :] if reduced else []
+    behind = names[names.index(reduced[0]) :]
     weighed = reduced if curvature is not None else []
     targets = layer_targets(network, batches, behind, weighed=weighed, target_params=network.params)
+    deltas: Iterator[Deltas] = iter(())
+    if curvature is not None:
+        deltas = row_deltas(network, targets.batches, reduced, params=network.params, curvature=curvature)
     for name in behind:
         by_rows = next(deltas, None) if name in reduced else None
-        wanted = targets.of(name, params)
         if by_rows is None:
-            regression = targeted_regression(network, name, wanted)
+            regression = targeted_regression(network, name, targets.of(name, params))
         else:
-            regression = row_regression(network, name, by_rows, wanted).regression
+            regression = row_regression(network, name, by_rows, targets, params=params).regression
         params = mask.multiply(refit_layer(network.layers[name], regression, stays[name], params, ridge=ridge))
     return params
 

@@ -105,9 +105,11 @@ def measure_depth(layers: int, images: int, turns: int) -> dict:
         return [targeted_regression(network, name, visits.of(name, pruned)).gram for name in network.layers]
 
     def from_the_start() -> list:
-        arguments = network, batches, size
+        pieces = [batches[0][start : start + size] for start in range(0, images, size)]
         both = pruned, network.params
-        return [targeted_regression(network, name, targets_from_start(*arguments, name, *both)).gram for name in network.layers]
+        return [
+            targeted_regression(network, name, targets_from_start(network, pieces, name, *both)).gram for name in network.layers
+        ]
 
     row: dict = {"layers": layers, "images": images}
     for name, gather in (("running on", running_on), ("from the start", from_the_start)):

@@ -162,7 +162,8 @@ class Network:
         program = in_a_row(
             _trace(self.model, self.params, jax.ShapeDtypeStruct((1, *self.example.shape[1:]), self.example.dtype))
         )
-        return max(sum(program.sizes[number] for number in program.known_before(program.places[name])) for name in self.layers)
+        known = [program.known_before(program.places[name]) for name in self.layers]
+        return max((sum(program.sizes[number] for number in numbers) for numbers in known), default=0)
 
     def _begun(self, params: Params, known: Any) -> tuple[Program, dict[int, Any]]:
         """The program for inputs, or for what is known in the middle, and the values to run it on from there."""

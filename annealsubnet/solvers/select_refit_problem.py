@@ -4,13 +4,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from annealsubnet.arguments import check_weight, check_whole
 
@@ -188,6 +188,29 @@ def seeds_of(seed: int, count: int) -> NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
+class _BlasAlone:
+    """A context in which BLAS has one thread: whoever enters first limits it, and whoever leaves last ends that."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._limited: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limited = threadpool_limits(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limited.restore_original_limits()
+
+
+_BLAS_ALONE = _BlasAlone()
+
+
 def in_threads(run: Callable[[int, int], None], count: int, num_threads: int | None) -> None:
     """Call `run(lo, hi)` on ranges that cover 0 to `count`, `num_threads` at a time.
 
@@ -200,15 +223,9 @@ def in_threads(run: Callable[[int, int], None], count: int, num_threads: int | N
         return
     size = max(1, count // (8 * threads))
     ranges = [(lo, min(lo + size, count)) for lo in range(0, count, size)]
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with _BLAS_ALONE, ThreadPoolExecutor(threads) as pool:
         for future in [pool.submit(run, lo, hi) for lo, hi in ranges]:
             future.result()
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    """The libraries of this process that have threads of their own; to look for them takes milliseconds."""
-    return ThreadpoolController()
 
 
 def by_group(solve: Callable[[int, int | None], Found], count: int) -> list[Found]:

@@ -20,6 +20,7 @@ Where a network is sure of its outputs F is next to nothing. A temperature above
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ from annealsubnet.statistics.moments import Regression, moments_chunk, regressio
 from annealsubnet.statistics.passes import FACTORS, backward_chunk
 from annealsubnet.statistics.signs import random_signs
 from annealsubnet.statistics.streams import CHUNK_BYTES, accumulate, check_statistics, chunks
-from annealsubnet.statistics.targets import LayerTargets, Targets
+from annealsubnet.statistics.targets import LayerTargets
 
 _OWN = 0.5
 """The layer's own share of a row's moments; .1 is too little for 400 examples in layers of 576 inputs."""
@@ -49,8 +50,8 @@ _CHUNKS = 8
 """How many usual chunks are passed at once: the moments are large, and every chunk adds all of them up."""
 
 
-Deltas = Iterable[jax.Array]
-"""δ of one layer: `[factor, example, *outputs of the layer]`, a piece of the examples at a time."""
+Deltas = Iterable[tuple[np.ndarray, jax.Array]]
+"""δ of one layer: inputs of the network, a piece of the examples at a time, and `[factor, example, *outputs of the layer]`."""
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,11 @@ def row_deltas(
         found = _passed_back(network, batches, size, names, rank, params=params, curvature=curvature)
         if held > _DELTAS:  # a layer by itself that is too large: piece by piece, while they are read
             (name,) = names
-            yield (deltas[name] for deltas in found)
+            yield ((inputs, deltas[name]) for inputs, deltas in found)
             continue
         pieces = list(found)
         for name in names:
-            yield [deltas.pop(name) for deltas in pieces]
+            yield [(inputs, deltas.pop(name)) for inputs, deltas in pieces]
 
 
 def _passed_back(
@@ -203,8 +204,8 @@ def _passed_back(
     *,
     params: Params,
     curvature: RowCurvature,
-) -> Iterator[dict[str, jax.Array]]:
-    """δ of layers by name, a piece of the examples at a time."""
+) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
+    """Inputs, a piece of the examples at a time, and δ of layers by name."""
 
     @network.jitted("row deltas", curvature, rank, *names)
     def step(values: Params, inputs: jax.Array, number: jax.Array) -> dict[str, jax.Array]:
@@ -212,20 +213,21 @@ def _passed_back(
         return {name: deltas[name] for name in names}
 
     for inputs, number in _pieces(batches, size):
-        yield step(params, inputs, number)
+        yield inputs, step(params, inputs, number)
 
 
-def row_regression(network: Network, layer: str, deltas: Deltas, targets: Targets) -> RowRegression:
+def row_regression(network: Network, layer: str, deltas: Deltas, targets: LayerTargets, *, params: Params) -> RowRegression:
     """A layer by rows, whose inputs are the present network's.
 
     Args:
         network: as in `own_row_regressions`.
         layer: name.
-        deltas: its δ (`row_deltas`).
-        targets: of the same pieces of the examples (`annealsubnet.statistics.targets`).
+        deltas: its δ (`row_deltas`), of `targets.batches`.
+        targets: of the layers (`layer_targets`), of which this is the next.
+        params: of the present (pruned) network.
 
     Raises:
-        ValueError: as `own_row_regressions`, or for other pieces.
+        ValueError: as `own_row_regressions`, or for δ of other pieces.
     """
     described = network.layers[layer]
 
@@ -236,7 +238,10 @@ def row_regression(network: Network, layer: str, deltas: Deltas, targets: Target
         examples = jnp.full((), delta.shape[1], jnp.float32)
         return target_sums(described, read, targets), examples, (_gram(rows), cross, jnp.square(wanted).sum(1))
 
-    pieces = ((read, wanted, delta) for (read, wanted), delta in zip(targets, deltas, strict=True))
+    # Where nothing is held the targets are of the inputs that come with δ, for batches may be in another order each time.
+    deltas, again = tee(deltas)
+    visit = targets.of(layer, params, (inputs for inputs, _ in again))
+    pieces = ((read, wanted, delta) for (read, wanted), (_, delta) in zip(visit, deltas, strict=True))
     (sums, examples, products), _ = accumulate(step, pieces)
     check_statistics(layer, *products)
     return mixed(regression_of(described, sums), RowProducts(*(total / examples for total in products)))

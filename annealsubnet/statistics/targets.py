@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from annealsubnet.batches import stream
 from annealsubnet.networks import Known, Layer, Network, Params, known_of
@@ -39,49 +40,55 @@ class LayerTargets:
         batches: inputs or (inputs, labels); labels are not read.
         size: examples a piece.
         target_params: of the network (the dense one) whose outputs are kept to.
+
+    Attributes:
+        batches: those given or, where what is known of them is held, their inputs in pieces, as they are held.
     """
 
     def __init__(self, network: Network, batches: Iterable[Any], size: int, *, target_params: Params) -> None:
-        self._network, self._batches, self._size, self._target = network, batches, size, target_params
+        self.batches = batches
+        self._network, self._size, self._target = network, size, target_params
         self._held: list[tuple[Known, Known]] | None = None
         if 2 * network.known_size() * sum(len(inputs) for inputs, _ in stream(batches)) <= _HELD:
-            starts = [known_of(jnp.asarray(inputs)) for inputs, _ in chunks(stream(batches), size)]
+            self.batches = [inputs for inputs, _ in chunks(stream(batches), size)]
+            starts = [known_of(jnp.asarray(inputs)) for inputs in self.batches]
             self._held = [(start, start) for start in starts]
 
-    def of(self, layer: str, params: Params) -> Iterator[tuple[jax.Array, jax.Array]]:
+    def of(
+        self, layer: str, params: Params, inputs: Iterable[np.ndarray] | None = None
+    ) -> Iterator[tuple[jax.Array, jax.Array]]:
         """The targets of a layer.
 
         Args:
             layer: name; it runs no earlier than those visited before.
             params: of the pruned network. Layers that run before the last one visited are as they were then.
+            inputs: of the network in pieces, where none are held; those of the batches by default.
         """
         if self._held is None:
-            yield from targets_from_start(self._network, self._batches, self._size, layer, params, self._target)
+            pieces = (piece for piece, _ in chunks(stream(self.batches), self._size)) if inputs is None else inputs
+            yield from targets_from_start(self._network, pieces, layer, params, self._target)
             return
         for place, (now, then) in enumerate(self._held):
             again = now is then and params is self._target
-            then = self._before(layer, self._target, then)
-            now = then if again else self._before(layer, params, now)
+            then = _before(self._network, layer, self._target, then)
+            now = then if again else _before(self._network, layer, params, now)
             self._held[place] = now, then
             yield _targets(self._network, layer, params, now, self._target, then)
 
-    def _before(self, layer: str, params: Params, known: Known) -> Known:
-        @self._network.jitted("run before", layer)
-        def run(values: Params, known: Known) -> Known:
-            return self._network.run_before(values, known, layer)
 
-        return known if known.layer == layer else run(params, known)
+def _before(network: Network, layer: str, params: Params, known: Known) -> Known:
+    @network.jitted("run before", layer)
+    def run(values: Params, known: Known) -> Known:
+        return network.run_before(values, known, layer)
+
+    return known if known.layer == layer else run(params, known)
 
 
 def targets_from_start(
-    network: Network, batches: Iterable[Any], size: int, layer: str, params: Params, target_params: Params
+    network: Network, pieces: Iterable[np.ndarray], layer: str, params: Params, target_params: Params
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """The targets of one layer; arguments as for `LayerTargets`.
-
-    Raises:
-        ValueError: for bad batches (see `annealsubnet.batches.stream`).
-    """
-    for inputs, _ in chunks(stream(batches), size):
+    """The targets of one layer, of inputs in pieces; other arguments as for `LayerTargets`."""
+    for inputs in pieces:
         start = known_of(jnp.asarray(inputs))
         yield _targets(network, layer, params, start, target_params, start)
 

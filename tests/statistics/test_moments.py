@@ -121,7 +121,7 @@ def test_targets_through_a_sum_restore_the_dense_networks_sum(name, form):
     example = residual()
     network, inputs = example.network(form), example.inputs
     changed = {path: value * (1.5 if path.startswith("stem") else 1.0) for path, value in network.params.items()}
-    ((read, targets),) = targets_from_start(network, [inputs], len(inputs), name, changed, network.params)
+    ((read, targets),) = targets_from_start(network, [inputs], name, changed, network.params)
     _, records = network.run(changed, inputs, record=[name])
     np.testing.assert_allclose(read, records[name][0], atol=1e-5)
     shifted, _ = network.run(changed, inputs, shifts={name: targets - records[name][1]})

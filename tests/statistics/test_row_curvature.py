@@ -10,6 +10,7 @@ from annealsubnet import Mask, baselines, prune, refit
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.statistics import row_curvature
+from annealsubnet.statistics import targets as targets_module
 from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
 from annealsubnet.statistics.row_curvature import (
     RowCurvature,
@@ -130,15 +131,41 @@ def test_at_the_dense_network_targets_are_the_layers_own_outputs(case):
     for name, rows in found.items():
         options = {"params": network.params, "target_params": network.params}
         batches, dense = [inputs[:7], inputs[7:]], network.params
-        (deltas,) = row_deltas(network, batches, [name], params=dense, curvature=curvature)
         targets = layer_targets(network, batches, [name], weighed=[name], target_params=dense)
-        again = row_regression(network, name, deltas, targets.of(name, dense))
+        (deltas,) = row_deltas(network, targets.batches, [name], params=dense, curvature=curvature)
+        again = row_regression(network, name, deltas, targets, params=dense)
         count = regression_moments(network, [inputs], name, through_sum=True, **options).count
         assert again.regression.count == count == rows.regression.count
         np.testing.assert_allclose(again.cost, rows.cost, rtol=1e-4)
         for which in ("gram", "mean", "cross", "target_mean", "target_energy"):
             ours, theirs = getattr(again.regression, which), getattr(rows.regression, which)
             np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+class Shuffled:
+    """The same examples in another order at each pass, as many a loader gives them."""
+
+    def __init__(self, inputs):
+        self.inputs, self.generator = inputs, np.random.default_rng(0)
+
+    def __iter__(self):
+        mixed = self.generator.permutation(self.inputs)
+        return iter([mixed[:7], mixed[7:]])
+
+
+@pytest.mark.parametrize("most", [0, 2**28])
+def test_the_order_of_examples_may_be_another_at_each_pass(case, most, monkeypatch):
+    monkeypatch.setattr(targets_module, "_HELD", most)
+    network, inputs = case
+    curvature, dense = RowCurvature(cross_entropy, 4.0), network.params
+    name = "second"
+    found = []
+    for batches in ([inputs], Shuffled(inputs)):
+        targets = layer_targets(network, batches, [name], weighed=[name], target_params=dense)
+        (deltas,) = row_deltas(network, targets.batches, [name], params=dense, curvature=curvature)
+        found.append(row_regression(network, name, deltas, targets, params=dense))
+    np.testing.assert_allclose(found[0].regression.gram, found[1].regression.gram, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found[0].regression.cross, found[1].regression.cross, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("most", [1, 3 * 20 * 5 * 5 * 4, 2**28])
@@ -151,7 +178,7 @@ def test_deltas_are_the_same_however_many_are_held(case, most, monkeypatch):
     for name, pieces in zip(network.layers, found, strict=True):
         assert isinstance(pieces, list) == (most > 1)
         (alone,) = row_deltas(network, [inputs], [name], **options)
-        ours, theirs = (np.concatenate(list(each), 1) for each in (pieces, alone))
+        ours, theirs = (np.concatenate([delta for _, delta in each], 1) for each in (pieces, alone))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
         assert ours.shape[:2] == (3, 20)
 

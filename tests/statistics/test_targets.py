@@ -1,5 +1,8 @@
 """What layers read and should return does not depend on what is held between visits."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +32,8 @@ def test_visits_see_what_a_run_from_the_start_sees(example, most, monkeypatch):
     for number, name in enumerate(network.layers):
         if name != skipped:
             found = list(visits.of(name, params))
-            expected = list(targets_from_start(network, batches, size, name, params, network.params))
+            pieces = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+            expected = list(targets_from_start(network, pieces, name, params, network.params))
             assert len(found) == len(expected) == -(-len(inputs) // size)
             for ours, theirs in zip(found, expected, strict=True):
                 for mine, other in zip(ours, theirs, strict=True):
@@ -69,3 +73,14 @@ def test_what_no_input_enters_is_not_held_but_computed_again():
     expected = network.run(changed, inputs, record=["c"])[1]["c"]
     np.testing.assert_allclose(np.asarray(read, np.float32), np.asarray(expected[0], np.float32), atol=1e-2)
     np.testing.assert_allclose(np.asarray(returned, np.float32), np.asarray(expected[1], np.float32), atol=1e-2)
+
+
+def test_what_is_held_goes_with_the_visits():
+    network, inputs = residual().network(), residual().inputs
+    visits = LayerTargets(network, [inputs], len(inputs), target_params=network.params)
+    for name in network.layers:
+        list(visits.of(name, network.params))
+    gone = weakref.ref(visits)
+    del visits
+    gc.collect()
+    assert gone() is None
