@@ -78,7 +78,8 @@ def prune(
     Args:
         model: trained, in evaluation mode: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`
             traced from one of these. It is not changed.
-        batches: calibration inputs or (inputs, labels), iterated several times; labels are not read.
+        batches: calibration inputs or (inputs, labels), iterated several times; labels are not read. Of weights, up to 1 GiB of
+            what layers read is held from one to the next.
         keep: how much stays: a fraction in (0, 1], a count, or either for each layer by name.
         unit: "weight", "neuron" (Dense columns, Conv channels) or "head" (of attentions). Biases, and the neurons of the last
             layer, are not units.
@@ -110,7 +111,7 @@ def prune(
         curvature: whether the errors of each neuron's weights are weighed by the loss's curvature in them
             (`annealsubnet.statistics.row_curvature`), instead of alike at all positions of all examples; weights only, without
             sampler, training or pattern of blocks. By default in networks with convolutions, where that takes at most 10¹³
-            operations and moments of 512 MiB a layer; up to 2 GiB of derivatives and of what layers read is held besides.
+            operations and moments of 512 MiB a layer; up to 1 GiB of derivatives is held besides.
         loss: whose curvature weighs the errors of layers and outputs against each other.
         seed: of all that is random; the same seed gives the same mask.
         progress: show progress on a terminal.

@@ -23,7 +23,7 @@ from annealsubnet.problems import Problem, fan_in_problem, site_problem, sparsif
 from annealsubnet.solvers.door import solve, solve_all
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import select_inputs, select_units
-from annealsubnet.solvers.select_refit_problem import by_group
+from annealsubnet.solvers.threads import by_group
 from annealsubnet.statistics.moments import Regression, ridge_target
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from annealsubnet.refitting import RIDGE
 from annealsubnet.selection import Choice, Importance, stack
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import ErrorCurves, error_curves, unit_curve
-from annealsubnet.solvers.select_refit_problem import by_group
+from annealsubnet.solvers.threads import by_group
 from annealsubnet.statistics.curvature import neuron_curvature, sketched_curvature
 from annealsubnet.statistics.moments import Regression, input_moments, self_regression
 from annealsubnet.statistics.passes import num_outputs

@@ -123,7 +123,7 @@ class Network:
             Outputs; and for each recorded layer what it was called with and what it returned, shift included.
         """
         taps = _Taps(self, gates or {}, shifts or {}, maps or {}, frozenset(record))
-        program, values = self._begun(params, inputs)
+        program, values = self._begun(params, known_of(jnp.asarray(inputs)))
         program.run(values, taps.step)
         return read(values, program.outputs), taps.records
 
@@ -159,16 +159,13 @@ class Network:
 
     def known_size(self) -> int:
         """The most numbers that are known of one example right before any layer."""
-        program = in_a_row(
-            _trace(self.model, self.params, jax.ShapeDtypeStruct((1, *self.example.shape[1:]), self.example.dtype))
-        )
+        one = jax.ShapeDtypeStruct((1, *self.example.shape[1:]), self.example.dtype)
+        program = in_a_row(_trace(self.model, self.params, one))
         known = [program.known_before(program.places[name]) for name in self.layers]
         return max((sum(program.sizes[number] for number in numbers) for numbers in known), default=0)
 
-    def _begun(self, params: Params, known: Any) -> tuple[Program, dict[int, Any]]:
-        """The program for inputs, or for what is known in the middle, and the values to run it on from there."""
-        if not isinstance(known, Known):
-            known = known_of(jnp.asarray(known))
+    def _begun(self, params: Params, known: Known) -> tuple[Program, dict[int, Any]]:
+        """The program, and the values to run it on from what is known."""
         program = in_a_row(_trace(self.model, params, known.shape))
         given = [params[path] for path in sorted(params)]
         return program, {

@@ -32,7 +32,6 @@ from annealsubnet.solvers.select_refit_problem import (
     Selection,
     checked,
     complement,
-    in_threads,
     refit,
     schedule_of,
     seeds_of,
@@ -40,6 +39,7 @@ from annealsubnet.solvers.select_refit_problem import (
 )
 from annealsubnet.solvers.select_refit_units import select_units, unit_curve
 from annealsubnet.solvers.splitting import alternate, largest_in_groups
+from annealsubnet.solvers.threads import in_threads
 
 _MANY, _SHARE = 48, 0.2
 """Inputs that stay, or go, and their share of all, from which on splitting is the better start, and no slower than growth."""

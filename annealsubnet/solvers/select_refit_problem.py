@@ -1,16 +1,10 @@
 """What both selections share: their results, and a regression with its ridge, scaled to inputs of unit second moment."""
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, TypeVar
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from annealsubnet.arguments import check_weight, check_whole
 
@@ -18,8 +12,6 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 UintArray = NDArray[np.uint64]
-
-Found = TypeVar("Found")
 
 _HOT, _COLD = 0.4, 0.1  # tuned on the first layer of an MNIST network at 2, 5 and 10 % kept: see benchmarks/select_refit.py
 _ROUNDING = 1e-6  # of the largest target energy: what differences of moments in float32 are below zero by chance
@@ -186,57 +178,3 @@ def seeds_of(seed: int, count: int) -> NDArray[np.uint64]:
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
         return z ^ (z >> np.uint64(31))
-
-
-class _BlasAlone:
-    """A context in which BLAS has one thread: whoever enters first limits it, and whoever leaves last ends that."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside = Lock(), 0
-        self._limited: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limited = threadpool_limits(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limited.restore_original_limits()
-
-
-_BLAS_ALONE = _BlasAlone()
-
-
-def in_threads(run: Callable[[int, int], None], count: int, num_threads: int | None) -> None:
-    """Call `run(lo, hi)` on ranges that cover 0 to `count`, `num_threads` at a time.
-
-    BLAS starts no threads of its own then: they would wait for each other by spinning, on processors that these threads need.
-    """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, min(num_threads or available, count))
-    if threads == 1:
-        run(0, count)
-        return
-    size = max(1, count // (8 * threads))
-    ranges = [(lo, min(lo + size, count)) for lo in range(0, count, size)]
-    with _BLAS_ALONE, ThreadPoolExecutor(threads) as pool:
-        for future in [pool.submit(run, lo, hi) for lo, hi in ranges]:
-            future.result()
-
-
-def by_group(solve: Callable[[int, int | None], Found], count: int) -> list[Found]:
-    """`solve(group, num_threads)` of every group: several groups at once where there are several, else one with all threads."""
-    if count == 1:
-        return [solve(0, None)]
-    found: list[Found | None] = [None] * count
-
-    def run(lo: int, hi: int) -> None:
-        for group in range(lo, hi):
-            found[group] = solve(group, 1)
-
-    in_threads(run, count, None)
-    return [each for each in found if each is not None]

@@ -16,7 +16,6 @@ from annealsubnet.solvers.select_refit_problem import (
     Regression,
     Selection,
     checked,
-    in_threads,
     inverse_of,
     refit,
     schedule_of,
@@ -24,6 +23,7 @@ from annealsubnet.solvers.select_refit_problem import (
     to_regression,
 )
 from annealsubnet.solvers.select_refit_units_anneal import walk
+from annealsubnet.solvers.threads import in_threads
 
 _TIE = 1e-11  # of the explained part: an improvement smaller than this is rounding
 

@@ -194,8 +194,8 @@ def regression_moments(
     """
     if target_inputs and through_sum:
         raise ValueError("target_inputs and through_sum are two kinds of target; choose one.")
+    pieces = (inputs for inputs, _ in chunks(stream(batches), moments_chunk(network, [layer])))
     if through_sum:
-        pieces = (inputs for inputs, _ in chunks(stream(batches), moments_chunk(network, [layer])))
         return targeted_regression(network, layer, targets_from_start(network, pieces, layer, params, target_params))
     described = network.layers[layer]
 
@@ -212,8 +212,8 @@ def regression_moments(
             targets = dense[layer][1]
         return target_sums(described, records[layer][0], targets)
 
-    chunked = ((inputs,) for inputs, _ in chunks(stream(batches), moments_chunk(network, [layer])))
-    return regression_of(described, accumulate(partial(step, params, target_params), chunked)[0])
+    sums, _ = accumulate(partial(step, params, target_params), ((inputs,) for inputs in pieces))
+    return regression_of(described, sums)
 
 
 def targeted_regression(network: Network, layer: str, targets: Targets) -> Regression:

@@ -3,7 +3,7 @@
 import numpy as np  # noqa: F401 - with it comes a BLAS to look at
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from annealsubnet.solvers.select_refit_problem import _BLAS_ALONE, in_threads
+from annealsubnet.solvers.threads import ONE_BLAS_THREAD, in_threads
 
 
 def blas_threads() -> list[int]:
@@ -17,7 +17,7 @@ def test_blas_has_one_thread_within_threads_of_ours_and_its_own_number_after():
         assert seen
         assert all(set(each) == {1} for each in seen)
         assert blas_threads() == before
-        with _BLAS_ALONE:
+        with ONE_BLAS_THREAD:
             in_threads(lambda lo, hi: None, 4, 2)
             assert set(blas_threads()) == {1}, "somebody else is still inside"
         assert blas_threads() == before
