@@ -5,27 +5,24 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from verdicts import cell, unpacked
 
 OURS = "annealed"
+STATES = ("own", "refitted")
+"""In which a network is measured: with its method's own weights, and after the common refit."""
 
 
-def cells(rows: list[Any], section: str, network: str, which: str) -> dict[str, dict[float, dict[int, float]]]:
-    """Accuracy in percent by method, sparsity and seed."""
-    found: dict[str, dict[float, dict[int, float]]] = {}
+Cells = dict[str, dict[float, dict[int, np.ndarray]]]
+
+
+def cells(rows: list[Any], section: str, network: str, which: str) -> Cells:
+    """Which images are classified rightly, by method, sparsity and seed."""
+    found: Cells = {}
     for row in rows:
         if (row.section, row.network) == (section, network):
-            found.setdefault(row.method, {}).setdefault(row.sparsity, {})[row.seed] = 100 * getattr(row, which)
+            right = unpacked(row.right)[STATES.index(which)]
+            found.setdefault(row.method, {}).setdefault(row.sparsity, {})[row.seed] = right
     return found
-
-
-def cell(values: dict[int, float], ours: dict[int, float]) -> str:
-    """Mean over seeds; behind it the mean difference from ours and its standard error over seeds, paired."""
-    gaps = np.array([values[seed] - ours[seed] for seed in values if seed in ours])
-    text = f"{np.mean(list(values.values())):.2f}"
-    if not gaps.size or values is ours:
-        return text
-    error = f" ± {gaps.std(ddof=1) / np.sqrt(gaps.size):.2f}" if gaps.size > 1 else ""
-    return f"{text} ({gaps.mean():+.2f}{error})"
 
 
 def table(rows: list[Any], section: str, network: str, which: str, title: str) -> list[str]:
@@ -74,7 +71,7 @@ def figure(rows: list[Any], section: str, network: str, path: Path) -> None:
     fig, axes = plt.subplots(figsize=(7, 4.5))
     for number, (method, by_sparsity) in enumerate(found.items()):
         xs = sorted(by_sparsity)
-        values = [np.array(list(by_sparsity[x].values())) for x in xs]
+        values = [np.array([100 * right.mean() for right in by_sparsity[x].values()]) for x in xs]
         style = (
             {"linewidth": 2.5, "color": "black"}
             if method.split(",")[0] == OURS

@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 import weight_methods as methods
 from rows import Rows, settle
+from verdicts import packed, verdicts
 from weight_tables import draw
 
-from annealsubnet import evaluate, examples
+from annealsubnet import examples
 from annealsubnet.networks import Network, as_network
 
 SPARSITIES = {
@@ -52,7 +53,7 @@ OUTSIDE = {"resnet20": ("conv1",)}
 
 @dataclass(frozen=True)
 class Row:
-    """One network pruned by one method."""
+    """One network pruned by one method; `right` are its verdicts on every image, `[state, image]`."""
 
     section: str
     network: str
@@ -68,6 +69,7 @@ class Row:
     refit_examples: int
     seconds: float
     refit_seconds: float
+    right: str
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -83,6 +85,11 @@ class Case:
     calibration: methods.Counted
     pool: list[Any]
     test: list[Any]
+
+    def right(self, model: Any) -> np.ndarray:
+        """Which of the images to measure on it classifies rightly, the statistics of its BatchNorms measured again."""
+        network = as_network(methods.recomputed(model, self.calibration.batches), self.test[0][0][:2])
+        return verdicts(network, network.params, self.test)
 
 
 def case(name: str, seed: int, split: str, calibration: int | None) -> Case:
@@ -129,13 +136,12 @@ def one_shot(given: Case, section: str, name: str, method: Any, sparsity: float,
     began = time.perf_counter()
     refitted, more = methods.common_refit(given.network, mask, pruned, refitting, steps=FIT_STEPS[given.name])
     refit_seconds = time.perf_counter() - began
-    accuracies = [
-        evaluate(methods.recomputed(model, given.calibration.batches), given.test).accuracy
-        for model in (pruned, refitted.model.export(refitted.params))
-    ]
+    right = np.stack([given.right(model) for model in (pruned, refitted.model.export(refitted.params))])
+    accuracies = right.mean(axis=1).tolist()
     counts = (mask.kept_count, mask.size)
     read = (source.read, refitting.read + more)
-    return Row(section, given.name, name, sparsity, seed, split, *counts, *accuracies, *read, seconds, refit_seconds)
+    spent = (*read, seconds, refit_seconds)
+    return Row(section, given.name, name, sparsity, seed, split, *counts, *accuracies, *spent, packed(right))
 
 
 def staged(given: Case, section: str, name: str, method: Any, sparsity: float, seed: int, split: str) -> Row:
@@ -147,8 +153,9 @@ def staged(given: Case, section: str, name: str, method: Any, sparsity: float, s
         mask, pruned = method(given.network, given.pool, seed=seed, keep=round(1 - sparsity, 6))
         counts, spent = (mask.kept_count, mask.size), method.read
     seconds = time.perf_counter() - began
-    accuracy = evaluate(methods.recomputed(pruned, given.calibration.batches), given.test).accuracy
-    return Row(section, given.name, name, sparsity, seed, split, *counts, accuracy, accuracy, spent, 0, seconds, 0.0)
+    right = np.stack([given.right(pruned)] * 2)
+    rates = right.mean(axis=1).tolist()
+    return Row(section, given.name, name, sparsity, seed, split, *counts, *rates, spent, 0, seconds, 0.0, packed(right))
 
 
 def plan(

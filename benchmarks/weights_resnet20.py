@@ -15,7 +15,8 @@ whichever are nearest to the dense network's outputs on 1,000 of the 16,000 imag
 the 16,000 images, without labels, to the same outputs, at the one of four rates that serves best on 1,000 of them held out, or
 not at all if none helps there; the fit moves the scales and biases of BatchNorms too. "annealed" takes three sweeps. A row has
 the accuracy of the method's own weights, after either least squares, after the fit, and after the statistics of BatchNorms have
-then been taken again, relative to those of the dense network on the same images (`annealsubnet.renormalize`).
+then been taken again, relative to those of the dense network on the same images (`annealsubnet.renormalize`). Behind a
+difference from "annealed" stand its standard errors, over seeds and over seeds and images (`verdicts.py`).
 
 `gradual`: in each of `--stages` a method chooses on those images, until after `--ramp` of them all is gone that has to go; what
 is left is trained on labels with Adam over `--trained-on` of the 16,000 images. The section's rows say how many gradients of
@@ -33,8 +34,9 @@ from typing import Any
 
 import numpy as np
 from rows import Rows, settle
+from verdicts import cell, packed, unpacked, verdicts
 
-from annealsubnet import Mask, baselines, evaluate, examples, prune
+from annealsubnet import Mask, baselines, examples, prune
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import Network, Params, as_network
 from annealsubnet.refitting import refit_params
@@ -49,6 +51,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "magnitude": baselines.magnitude,
     **{name: baselines.ON_REQUEST[name] for name in ("obc", "alps", "sparsegpt", "wanda", "forward", "sparse-swaps")},
 }
+STATES = ("own", "layers", "weighed", "fitted", "renormalized")
 CALIBRATION, VALIDATION, FITTED_ON = 400, 4_000, 6_400
 
 
@@ -66,7 +69,7 @@ class Course:
 class Row:
     """One network pruned by one method; accuracies with its own weights, after least squares in each layer, after least squares
     weighed by curvature, after the fit of all from the nearest of these (or training), and after its BatchNorms have then been
-    renormalized."""
+    renormalized. `right` are the verdicts on every image, `[state, image]` in this order."""
 
     section: str
     method: str
@@ -84,6 +87,7 @@ class Row:
     choose_seconds: float
     refit_seconds: float
     fit_seconds: float
+    right: str
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -103,8 +107,9 @@ class Case:
         chosen = np.random.default_rng(seed).permutation(len(self.pool[1]))[:count]
         return [(self.pool[0][chosen[i : i + 200]], self.pool[1][chosen[i : i + 200]]) for i in range(0, count, 200)]
 
-    def accuracy(self, params: Params) -> float:
-        return evaluate(self.network.replace(self.network.model.export(params)), self.held).accuracy
+    def right(self, params: Params) -> np.ndarray:
+        """Which held images are classified rightly."""
+        return verdicts(self.network, params, self.held)
 
     def distance(self, params: Params) -> float:
         """The divergence from the dense network on the first images of the pool."""
@@ -150,13 +155,10 @@ def one_shot(given: Case, name: str, options: dict[str, Any], *, seed: int, cali
     start = min(own, layers, weighed, key=given.distance)
     fitted = fit_by_batches(network, mask, [given.pool[0]], params=start, seed=seed, examples=fitted_on)
     clock.append(time.perf_counter())
+    renormalized = renormalize_params(network, images, params=fitted.params)
     return {
         **counts(mask),
-        "own": given.accuracy(own),
-        "layers": given.accuracy(layers),
-        "weighed": given.accuracy(weighed),
-        "fitted": given.accuracy(fitted.params),
-        "renormalized": given.accuracy(renormalize_params(network, images, params=fitted.params)),
+        **measured([given.right(params) for params in (own, layers, weighed, fitted.params, renormalized)]),
         "gradients": 0,
         **dict(zip(("choose_seconds", "refit_seconds", "fit_seconds"), np.diff(clock).tolist(), strict=True)),
     }
@@ -176,11 +178,15 @@ def gradual(given: Case, name: str, options: dict[str, Any], *, seed: int, calib
     mask, pruned = run(examples=course.trained_on, keep=options["keep"], **rest)
     seconds = time.perf_counter() - began
     params = given.network.replace(pruned).params
-    accuracy = given.accuracy(params)
-    again = given.accuracy(renormalize_params(given.network, given.drawn(seed, calibration), params=params))
+    again = renormalize_params(given.network, given.drawn(seed, calibration), params=params)
+    right = [given.right(params)] * 4 + [given.right(again)]
     spent = {"choose_seconds": seconds, "refit_seconds": 0.0, "fit_seconds": 0.0}
-    rates = {"own": accuracy, "layers": accuracy, "weighed": accuracy, "fitted": accuracy, "renormalized": again}
-    return {**counts(mask), **rates, "gradients": course.stages * course.trained_on, **spent}
+    return {**counts(mask), **measured(right), "gradients": course.stages * course.trained_on, **spent}
+
+
+def measured(right: list[np.ndarray]) -> dict[str, Any]:
+    """The columns of accuracies, and of verdicts."""
+    return {**dict(zip(STATES, [float(each.mean()) for each in right], strict=True)), "right": packed(np.stack(right))}
 
 
 def counts(mask: Mask) -> dict[str, int]:
@@ -222,34 +228,28 @@ def run(options: argparse.Namespace) -> None:
                         ", ".join(
                             f"{key} {value:.6g}" if isinstance(value, float) else f"{value}"
                             for key, value in asdict(row).items()
+                            if key != "right"
                         ),
                         flush=True,
                     )
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as Markdown: accuracy in percent, mean over seeds; in brackets with its own weights, after least
-    squares in each layer, after those weighed by curvature, and renormalized after the fit."""
+def table(rows: list[Row], state: str) -> str:
+    """Accuracies in one state as Markdown, mean over seeds, how they differ from ours, and the seconds to choose."""
     lines = []
     for section in dict.fromkeys(row.section for row in rows):
-        here = [row for row in rows if row.section == section]
-        sparsities = sorted({row.sparsity for row in here})
-        lines += [
-            "",
-            f"| {section}, {here[0].split} | " + " | ".join(f"{sparsity:g}" for sparsity in sparsities) + " | seconds |",
-        ]
+        found: dict[str, dict[float, dict[int, np.ndarray]]] = {}
+        for row in rows:
+            if row.section == section:
+                right = unpacked(row.right)[STATES.index(state)]
+                found.setdefault(row.method, {}).setdefault(row.sparsity, {})[row.seed] = right
+        sparsities = sorted({sparsity for by_sparsity in found.values() for sparsity in by_sparsity})
+        lines += ["", f"| {section}, {state} | " + " | ".join(f"{sparsity:g}" for sparsity in sparsities) + " | seconds |"]
         lines.append("|---" * (len(sparsities) + 2) + "|")
-        for name in dict.fromkeys(row.method for row in here):
-            cells = []
-            for sparsity in sparsities:
-                mine = [row for row in here if (row.method, row.sparsity) == (name, sparsity)]
-                rates = [
-                    100 * np.mean([getattr(row, which) for row in mine])
-                    for which in ("fitted", "own", "layers", "weighed", "renormalized")
-                    if mine
-                ]
-                cells.append(f"{rates[0]:.2f} ({', '.join(f'{rate:.2f}' for rate in rates[1:])})" if mine else "")
-            seconds = np.mean([row.choose_seconds for row in here if row.method == name])
+        for name, mine in found.items():
+            ours = found.get("annealed", {})
+            cells = [cell(mine[each], ours.get(each, {})) if each in mine else "" for each in sparsities]
+            seconds = np.mean([row.choose_seconds for row in rows if (row.section, row.method) == (section, name)])
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {seconds:.0f} |")
     return "\n".join(lines).strip() + "\n"
 
@@ -274,7 +274,8 @@ def main() -> None:
     selecting = ("sections", "methods", "sparsities", "seeds", "split", "out")
     settle(options.out / "config.json", vars(options), selecting=selecting)
     run(options)
-    text = table([row for row in Rows(options.out / "rows.csv").read_as(Row) if row.split == options.split])
+    rows = [row for row in Rows(options.out / "rows.csv").read_as(Row) if row.split == options.split]
+    text = "\n".join(table(rows, state) for state in STATES)
     (options.out / "table.md").write_text(text)
     print(text)
 
