@@ -59,7 +59,8 @@ class Gap:
     over_both: float
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} ± {self.over_seeds:.2f} / {self.over_both:.2f}"
+        over_seeds = "–" if np.isnan(self.over_seeds) else f"{self.over_seeds:.2f}"
+        return f"{self.mean:+.2f} ± {over_seeds} / {self.over_both:.2f}"
 
 
 def gap(theirs: np.ndarray, ours: np.ndarray) -> Gap:

@@ -1,12 +1,14 @@
 """What the documentation shows: your own network and data, for NNX, Linen and a plain function."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from annealsubnet import Mask, cli, evaluate, load_parameters
 from annealsubnet.networks import as_model
@@ -83,7 +85,8 @@ def test_your_own_network_is_pruned(tmp_path, monkeypatch, code, capsys) -> None
 
 
 README = (Path(cli.__file__).parents[2] / "README.md").read_text()
-SHOWN = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def network()" in block]
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHOWN = [block for block in BLOCKS if "def network()" in block]
 
 
 @pytest.mark.parametrize("code", SHOWN, ids=["nnx", "linen"])
@@ -97,6 +100,16 @@ def test_the_networks_of_the_readme_are_pruned(tmp_path, monkeypatch, code) -> N
     )
     rows = read_rows(Path("annealsubnet-results/results.csv"))
     assert len(rows) == 1 + 2 * 2 * 2 and all(0 <= row.accuracy <= 1 for row in rows)
+
+
+def test_the_program_of_the_readme_runs(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("program.py").write_text(BLOCKS[0])
+    runpy.run_path("program.py", run_name="__main__")
+    accuracies = dict(re.findall(r"^(.*): Evaluation\(accuracy ([0-9.]+)%", capsys.readouterr().out, re.MULTILINE))
+    assert len(accuracies) == 5 and all(float(accuracy) > 93 for accuracy in accuracies.values())
+    nonzeros = sum(np.count_nonzero(array) for array in load_file("pruned.safetensors").values())
+    assert nonzeros <= round(0.05 * (64 * 128 + 128 * 10)) + 128 + 10
 
 
 def test_python_m_annealsubnet_is_the_command() -> None:
