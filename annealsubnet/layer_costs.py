@@ -7,7 +7,7 @@ get, and the distance of the outputs that this causes (`annealsubnet.stochastic_
 losses of classes), divided by the layer's squared error, is its cost.
 
 In ResNet20 with a tenth of all weights kept, curvature leaves .4 % to the last convolution, which alone costs a divergence of
-9.3, when a layer of the first stage costs .01 to .03 (docs/results.md).
+9.3, when a layer of the first stage costs .01 to .03 (a throwaway script).
 """
 
 from collections.abc import Iterable, Mapping

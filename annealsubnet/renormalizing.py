@@ -11,7 +11,8 @@ these two parameters changes, and every form of network can be renormalized; the
 does for all of them: each reads what those before it, already renormalized, return.
 
 (Training mode would put the dense network's scale and bias in the place of s_0 and m_0. These are what it had on average over
-training, augmented images included: the ResNet20 of the WoodFisher paper then loses four points by itself; docs/results.md.)
+training, augmented images included: the ResNet20 of the WoodFisher paper then loses four points by itself, in a throwaway
+script.)
 
 References:
     Ioffe and Szegedy, *Batch normalization*, ICML 2015, algorithm 2; Nagel et al., *Data-free quantization through weight

@@ -106,8 +106,8 @@ def importance_of(network: Network, batches: Iterable[Any], *, params: Params, l
     """What squared error in a layer's outputs costs the loss: ½ of their mean Gauss-Newton curvature.
 
     The outputs of one layer count alike: weighing each by its own curvature, which rests on the few examples that the network
-    is unsure of, chose no better neurons (CONTRIBUTING.md, "What was tried"). Where a pass back for every class is costly, the
-    mean is estimated from one.
+    is unsure of, chose no better neurons (docs/history.md, "Neurons"). Where a pass back for every class is costly, the mean is
+    estimated from one.
 
     Raises:
         ValueError: for outputs that are not one vector an example.
