@@ -32,7 +32,7 @@ from annealsubnet.progress import track
 from annealsubnet.refitting import RIDGE, affordable, fit_together, kept_weights, refit_layer, weighed_by
 from annealsubnet.selection import Choice, Importance, select_site, select_weights
 from annealsubnet.shares import importance_of, site_counts, weight_counts
-from annealsubnet.statistics.moments import Regression, regression_moments, targeted_regression
+from annealsubnet.statistics.moments import Regression, targeted_regression
 from annealsubnet.statistics.passes import num_outputs
 from annealsubnet.statistics.row_curvature import (
     Deltas,
@@ -78,8 +78,8 @@ def prune(
     Args:
         model: trained, in evaluation mode: an `nnx.Module`, what `from_linen` or `from_function` return, or a `Network`
             traced from one of these. It is not changed.
-        batches: calibration inputs or (inputs, labels), iterated several times; labels are not read. Of weights, up to 1 GiB of
-            what layers read is held from one to the next.
+        batches: calibration inputs or (inputs, labels), iterated several times; labels are not read. Up to 1 GiB of what layers
+            read is held from one to the next, of neurons and heads 2.
         keep: how much stays: a fraction in (0, 1], a count, or either for each layer by name.
         unit: "weight", "neuron" (Dense columns, Conv channels) or "head" (of attentions). Biases, and the neurons of the last
             layer, are not units.
@@ -292,10 +292,10 @@ class _Walk:
             return self._weights(params, progress=progress)
         return self._sites(params, progress=progress)
 
-    def _regression(self, layer: str, params: Params) -> Regression:
-        return regression_moments(
-            self.network, self.batches, layer, params=self._seen(params), target_params=self.target, through_sum=True
-        )
+    def _regressions(self, layers: Iterable[str], params: Params, targets: LayerTargets) -> dict[str, Regression]:
+        """Of layers in the order of running, from where the targets are, and these stay there."""
+        branch, seen = targets.branch(), self._seen(params)
+        return {name: targeted_regression(self.network, name, branch.of(name, seen)) for name in self.network.in_order(layers)}
 
     def _seen(self, params: Params) -> Params:
         return params if self.inputs == "pruned" else self.target
@@ -351,12 +351,17 @@ class _Walk:
         network, choice, unit = self.network, self.choice, self.budget.unit
         sites = network.sites(unit)
         counts = site_counts(network, self.batches, self.budget, self.importance, choice=choice, params=params)
+        targets = layer_targets(network, self.batches, network.layers, weighed=(), target_params=self.target)
         kept: dict[str, np.ndarray] = {}
         for number, (name, layer) in enumerate(track(network.layers.items(), "Neurons", progress=progress)):
+            undecided = [sites[chosen] for chosen in counts if chosen not in kept]
+            # What runs before the first layer that may still lose neurons, or is about to be refitted, is settled.
+            first, *_ = network.in_order([name, *(member for site in undecided for member in site.members)])
+            targets.advance(first, self._seen(params))
             regressions: dict[str, Regression] = {}
-            for site in (sites[chosen] for chosen in counts if chosen not in kept and name in sites[chosen].consumers):
+            for site in (site for site in undecided if name in site.consumers):
                 missing = [consumer for consumer in site.consumers if consumer not in regressions]
-                regressions.update({consumer: self._regression(consumer, params) for consumer in missing})
+                regressions.update(self._regressions(missing, params, targets))
                 kept[site.name] = select_site(
                     network,
                     site,
@@ -371,8 +376,8 @@ class _Walk:
                 continue
             mask = Mask.of(network, unit, kept)
             if choice.refit:
-                regression = regressions.get(name) or self._regression(name, params)
+                regressions = regressions or self._regressions([name], params, targets)
                 stays = kept_weights(network, mask, layer)
-                params = refit_layer(layer, regression, stays, params, ridge=choice.ridge)
+                params = refit_layer(layer, regressions[name], stays, params, ridge=choice.ridge)
             params = mask.multiply(params)
         return kept, params

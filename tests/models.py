@@ -13,6 +13,8 @@ from flax import nnx
 from flax.traverse_util import unflatten_dict
 
 from annealsubnet.networks import Model, Network, as_network, from_function, from_linen
+from annealsubnet.statistics.moments import Regression, targeted_regression
+from annealsubnet.statistics.targets import targets_from_start
 from annealsubnet.trees import flatten, map_leaves
 
 
@@ -302,3 +304,9 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "separable": cache(separable),
     "transformer": cache(transformer),
 }
+
+
+def regression_in(network: Network, inputs: Any, layer: str, *, params: Mapping[str, Any] | None = None) -> Regression:
+    """Of what a layer should return in a network with these parameters, the dense one's by default."""
+    targets = targets_from_start(network, [inputs], layer, network.params if params is None else params, network.params)
+    return targeted_regression(network, layer, targets)

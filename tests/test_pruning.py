@@ -16,7 +16,9 @@ from annealsubnet import Mask, baselines, prune, refit, shrink, thin, weight_cur
 from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.refitting import fit_together, refit_params
+from annealsubnet.statistics import targets
 from annealsubnet.statistics.weight_distance import distance_to
+from tests.models import residual, separable, transformer
 
 
 class Network(nnx.Module):
@@ -486,3 +488,26 @@ def test_seeds_may_be_numbers_of_numpy_and_must_be_whole(options):
     for seed in (0.5, "a", None, True):
         with pytest.raises(TypeError, match="seed must be a whole number"):
             as_called(network, [inputs], keep=0.5, seed=seed, **options)
+
+
+@pytest.mark.parametrize("choose", [partial(prune, polish=0), baselines.osscar], ids=["prune", "osscar"])
+@pytest.mark.parametrize(
+    ("example", "unit"),
+    [(residual, "neuron"), (separable, "neuron"), (transformer, "head")],
+    ids=["residual", "separable", "heads"],
+)
+def test_units_are_chosen_as_if_each_layer_ran_from_the_start(example, unit, choose, monkeypatch):
+    """A site of a residual stream is read by layers far behind the first, and masks layers that have run by then."""
+    given, found = example(), []
+    noise = np.random.default_rng(0).normal(size=(7, *given.inputs.shape)).astype(np.float32)
+    inputs = np.concatenate(given.inputs + 0.3 * noise)
+    for most in (0, 2**28):
+        monkeypatch.setattr(targets, "_HELD", most)
+        network = given.network()
+        mask, pruned = choose(network, [inputs], keep=0.5, unit=unit, scope="layer", seed=0)
+        found.append((mask.kept, network.replace(pruned).params))
+    (kept, params), (kept_running_on, params_running_on) = found
+    for name in kept:
+        np.testing.assert_array_equal(kept[name], kept_running_on[name])
+    for name in params:
+        np.testing.assert_allclose(params[name], params_running_on[name], rtol=1e-3, atol=1e-4)

@@ -11,8 +11,8 @@ from annealsubnet.fitting import Fit
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.refitting import fit_together, kept_weights, least_squares, refit_params
-from annealsubnet.statistics.moments import regression_moments
 from annealsubnet.statistics.weight_distance import distance_to
+from tests.models import regression_in
 
 
 class Network(nnx.Module):
@@ -42,11 +42,10 @@ def random_kept(network, seed=1):
 def test_least_squares_equals_numpy_on_the_examples(inputs, name):
     network = as_network(Network(), inputs)
     layer = network.layers[name]
-    regression = regression_moments(network, [inputs], name, params=network.params, target_params=network.params)
     _, records = network.run(network.params, inputs, record=[name])
     vectors, targets = (np.asarray(part, np.float64) for part in records[name])
     kept = random_kept(network)[name]
-    weights, bias = least_squares(regression, kept[None], np.zeros((1, *kept.shape)), ridge=0.0)
+    weights, bias = least_squares(regression_in(network, inputs, name), kept[None], np.zeros((1, *kept.shape)), ridge=0.0)
     constant = np.ones((len(vectors), int(layer.bias is not None)))
     for output in range(layer.outputs):
         chosen = kept[:, output]

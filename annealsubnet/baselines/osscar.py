@@ -16,7 +16,9 @@ from annealsubnet.networks import Network, Params
 from annealsubnet.refitting import kept_weights, refit_layer
 from annealsubnet.selection import Choice, stack
 from annealsubnet.shares import importance_of, site_counts
-from annealsubnet.statistics.moments import regression_moments
+from annealsubnet.statistics.moments import targeted_regression
+from annealsubnet.statistics.row_curvature import layer_targets
+from annealsubnet.statistics.targets import LayerTargets
 
 _TIE = 1e-10  # of the error: an exchange that gains less is rounding
 
@@ -66,15 +68,17 @@ def osscar(
     counts = site_counts(network, data, budget, importance, choice=choice, params=network.params)
     params: Params = dict(network.params)
     kept: dict[str, np.ndarray] = {}
+    targets = layer_targets(network, data, network.layers, weighed=(), target_params=network.params)
     for name, count in counts.items():
         site = network.sites(unit)[name]
-        regressions = {
-            reader: regression_moments(network, data, reader, params=params, target_params=network.params, through_sum=True)
-            for reader in site.consumers
-        }
+        undecided = [network.sites(unit)[other] for other in counts if other not in kept]
+        targets.advance(network.in_order(member for other in undecided for member in other.members)[0], params)
+        branch, readers = targets.branch(), network.in_order(site.consumers)
+        regressions = {reader: targeted_regression(network, reader, branch.of(reader, params)) for reader in readers}
         stacked = stack(network, site, regressions, params, importance=importance, ridge=ridge)
         kept[name] = search(stacked.gram, stacked.cross, stacked.unit_of_input, count, steps=steps)
-        params = Mask.of(network, unit, kept).multiply(_refitted(network, data, kept, unit, params, ridge))
+        mask = Mask.of(network, unit, kept)
+        params = mask.multiply(_refitted(network, mask, readers, targets.branch(), params, ridge))
     mask = Mask.of(network, unit, kept)
     return mask, network.model.export(mask.multiply(params))
 
@@ -161,15 +165,11 @@ def _explained(gram: np.ndarray, cross: np.ndarray, kept: np.ndarray, unit_of_in
     return float(np.sum(_solution(gram, cross, kept, unit_of_input)[1] * cross))
 
 
-def _refitted(
-    network: Network, batches: Iterable[Any], kept: dict[str, np.ndarray], unit: str, params: Params, ridge: float
-) -> Params:
-    """Parameters with the layers that read the pruned sites refitted, in the order of running."""
-    mask = Mask.of(network, unit, kept)
-    last = list(kept)[-1]
-    for name in network.sites(unit)[last].consumers:
+def _refitted(network: Network, mask: Mask, readers: list[str], targets: LayerTargets, params: Params, ridge: float) -> Params:
+    """Parameters with layers that read pruned sites refitted, in the order of running."""
+    for name in readers:
         layer = network.layers[name]
         masked = mask.multiply(params)
-        regression = regression_moments(network, batches, name, params=masked, target_params=network.params, through_sum=True)
+        regression = targeted_regression(network, name, targets.of(name, masked))
         params = refit_layer(layer, regression, kept_weights(network, mask, layer), masked, ridge=ridge)
     return {path: jnp.asarray(value) for path, value in params.items()}

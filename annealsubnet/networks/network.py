@@ -83,6 +83,11 @@ class Network:
         """Sites of "neuron" or "head" units."""
         return {"neuron": self.neurons, "head": self.heads}[unit]
 
+    def in_order(self, layers: Iterable[str]) -> list[str]:
+        """Names of layers, each once, in the order of running."""
+        wanted = set(layers)
+        return [name for name in self.layers if name in wanted]
+
     def replace(self, trained: Any) -> "Network":
         """The same network with the parameters of `trained`; it shares all that has been compiled (see `Model.replace`)."""
         return replace(self, model=self.model.replace(trained))

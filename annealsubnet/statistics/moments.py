@@ -22,7 +22,7 @@ from jaxtyping import Float
 from annealsubnet.batches import stream
 from annealsubnet.networks import Layer, Network, Params
 from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunk_size, chunks
-from annealsubnet.statistics.targets import Targets, targets_from_start
+from annealsubnet.statistics.targets import Targets
 
 _ROUNDING = 2e-5
 """Variances below this share of the second moment are rounding, for sums within a chunk are float32: inputs that never vary are
@@ -167,60 +167,11 @@ def input_moments(
     return moments
 
 
-def regression_moments(
-    network: Network,
-    batches: Iterable[Any],
-    layer: str,
-    *,
-    params: Params,
-    target_params: Params,
-    target_inputs: bool = False,
-    through_sum: bool = False,
-) -> Regression:
-    """The regression of a layer's target outputs on its present inputs, in one pass.
-
-    Args:
-        network: traced.
-        batches: inputs or (inputs, labels); labels are not read.
-        layer: name.
-        params: parameters of the present (pruned) network, whose layer reads the inputs a.
-        target_params: parameters of the network (the dense one) whose layer returns the targets y.
-        target_inputs: whether y comes from the dense layer on the present inputs instead of on its own.
-        through_sum: where the layer's outputs are added to others (a residual sum), possibly behind a BatchNorm, whether y also
-            makes up for the error of those others: it is what the layer would have to return for the dense network's sum.
-
-    Raises:
-        ValueError: as `input_moments`; or for both kinds of target at once.
-    """
-    if target_inputs and through_sum:
-        raise ValueError("target_inputs and through_sum are two kinds of target; choose one.")
-    pieces = (inputs for inputs, _ in chunks(stream(batches), moments_chunk(network, [layer])))
-    if through_sum:
-        return targeted_regression(network, layer, targets_from_start(network, pieces, layer, params, target_params))
-    described = network.layers[layer]
-
-    @network.jitted("regression moments", layer, target_inputs)
-    def step(now: Params, then: Params, inputs: jax.Array) -> Any:
-        _, records = network.run(now, inputs, record=(layer,))
-        rows = described.patches(records[layer][0])
-        if target_inputs:
-            targets = jnp.einsum("vgi,gio->vgo", rows, described.matrix(then[described.kernel]), precision="highest")
-            if described.bias is not None:
-                targets = targets + then[described.bias].reshape(targets.shape[1:])
-        else:
-            _, dense = network.run(then, inputs, record=(layer,))
-            targets = dense[layer][1]
-        return target_sums(described, records[layer][0], targets)
-
-    sums, _ = accumulate(partial(step, params, target_params), ((inputs,) for inputs in pieces))
-    return regression_of(described, sums)
-
-
 def targeted_regression(network: Network, layer: str, targets: Targets) -> Regression:
     """The regression of what a layer should return on what it reads, a piece of the examples at a time.
 
     Raises:
-        ValueError: as `regression_moments`.
+        ValueError: as `input_moments`.
     """
     described = network.layers[layer]
     step = network.jitted("target sums", described.geometry)(partial(target_sums, described))

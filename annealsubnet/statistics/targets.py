@@ -8,10 +8,13 @@ where its outputs are added to others (a residual sum), what makes the sum that 
 with z what it returns, s the sum that g z goes into (g of a BatchNorm, if one reads it) and s_0 the dense network's sum.
 
 Layers are visited in the order of running, and what came before one is known by then. So each visit runs on from the one
-before, and all of them together take two runs of either network, however deep it is, instead of one for every layer.
+before, and all of them together take two runs of either network, however deep it is, instead of one for every layer. Where
+several layers must be visited before an earlier one is settled (all that read a neuron, before it is removed), a branch visits
+them, and what is held goes on from before that.
 """
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -26,7 +29,8 @@ from annealsubnet.statistics.streams import chunks
 _SILENT = 1e-6
 """A channel whose effect on a sum is below this share of the largest output has none."""
 _HELD = 2**28
-"""Most numbers that are held between visits, as many as 1 GiB holds; else each visit runs the network from its start."""
+"""Most numbers that are held between visits, as many as 1 GiB holds; else each visit runs the network from its start. A branch
+holds as many again."""
 
 Targets = Iterable[tuple[jax.Array, jax.Array]]
 """What a layer reads and should return, a piece of the examples at a time."""
@@ -68,12 +72,30 @@ class LayerTargets:
             pieces = (piece for piece, _ in chunks(stream(self.batches), self._size)) if inputs is None else inputs
             yield from targets_from_start(self._network, pieces, layer, params, self._target)
             return
-        for place, (now, then) in enumerate(self._held):
-            again = now is then and params is self._target
-            then = _before(self._network, layer, self._target, then)
-            now = then if again else _before(self._network, layer, params, now)
-            self._held[place] = now, then
+        for place in range(len(self._held)):
+            now, then = self._run_on(place, layer, params)
             yield _targets(self._network, layer, params, now, self._target, then)
+
+    def advance(self, layer: str, params: Params) -> None:
+        """Run on to right before a layer, as if to visit it; what runs before it stays as it is in these parameters."""
+        for place in range(len(self._held or ())):
+            self._run_on(place, layer, params)
+
+    def branch(self) -> "LayerTargets":
+        """Targets that run on from where these are, and leave these there."""
+        other = copy(self)
+        other._held = None if self._held is None else list(self._held)
+        return other
+
+    def _run_on(self, place: int, layer: str, params: Params) -> tuple[Known, Known]:
+        """Hold what is known of a piece right before a layer, in both networks."""
+        assert self._held is not None
+        now, then = self._held[place]
+        again = now is then and params is self._target
+        then = _before(self._network, layer, self._target, then)
+        now = then if again else _before(self._network, layer, params, now)
+        self._held[place] = now, then
+        return now, then
 
 
 def _before(network: Network, layer: str, params: Params, known: Known) -> Known:

@@ -11,7 +11,8 @@ from annealsubnet.decompose import Limits, decompose
 from annealsubnet.neighborhoods import strongest
 from annealsubnet.networks import as_network
 from annealsubnet.problems import LowRankProblem, Problem, Support, fan_in_problem, gate_problem, site_problem, sparsify
-from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+from annealsubnet.statistics.moments import input_moments, self_regression
+from tests.models import regression_in
 
 
 class Network(nnx.Module):
@@ -75,9 +76,9 @@ def test_site_energy_in_a_network_pruned_before(setting):
     network, inputs, _ = setting
     params = dict(network.params)
     params["first/kernel"] = params["first/kernel"].at[..., 1].set(0)
-    regression = regression_moments(network, [inputs], "dense", params=params, target_params=network.params)
+    found = regression_in(network, inputs, "dense", params=params)
     site = network.neurons["left"]
-    problem = site_problem(site, {"dense": regression}, network.layers, network.params, importance={"dense": np.ones((1, 6))})
+    problem = site_problem(site, {"dense": found}, network.layers, network.params, importance={"dense": np.ones((1, 6))})
     _, now = network.run(params, inputs, record=["dense"])
     _, dense = network.run(network.params, inputs, record=["dense"])
     vectors = np.asarray(now["dense"][0], np.float64)

@@ -8,9 +8,9 @@ from flax import nnx
 
 from annealsubnet.networks import as_network
 from annealsubnet.solvers.select_refit import error_curves
-from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+from annealsubnet.statistics.moments import input_moments, self_regression
 from annealsubnet.statistics.targets import targets_from_start
-from tests.models import residual
+from tests.models import regression_in, residual
 
 
 class Network(nnx.Module):
@@ -57,25 +57,20 @@ def test_moments_equal_their_definition(setting, name):
 @pytest.mark.parametrize("name", ["conv", "grouped", "dense"])
 def test_a_pass_over_data_and_algebra_give_the_same_regression(setting, name):
     network, inputs = setting
-    measured = regression_moments(network, [inputs], name, params=network.params, target_params=network.params)
+    measured = regression_in(network, inputs, name)
     derived = self_regression(network.layers[name], input_moments(network, [inputs])[name], network.params)
     for part in ("gram", "cross", "mean", "target_mean", "target_energy"):
         np.testing.assert_allclose(getattr(measured, part), getattr(derived, part), rtol=1e-5, atol=1e-6)
 
 
-def test_targets_may_come_from_dense_inputs_or_from_present_ones(setting):
+def test_present_inputs_are_held_against_the_dense_networks_outputs(setting):
     network, inputs = setting
     pruned = dict(network.params)
     pruned["conv/kernel"] = pruned["conv/kernel"].at[..., 0].set(0)
     present, _ = vectors_of(network, inputs, "grouped", pruned)
     _, dense = vectors_of(network, inputs, "grouped")
-    regression = regression_moments(network, [inputs], "grouped", params=pruned, target_params=network.params)
-    np.testing.assert_allclose(regression.cross, np.einsum("vgi,vgo->gio", present, dense) / len(dense), atol=1e-5)
-    on_present = regression_moments(
-        network, [inputs], "grouped", params=pruned, target_params=network.params, target_inputs=True
-    )
-    _, outputs = vectors_of(network, inputs, "grouped", pruned)
-    np.testing.assert_allclose(on_present.cross, np.einsum("vgi,vgo->gio", present, outputs) / len(dense), atol=1e-5)
+    found = regression_in(network, inputs, "grouped", params=pruned)
+    np.testing.assert_allclose(found.cross, np.einsum("vgi,vgo->gio", present, dense) / len(dense), atol=1e-5)
 
 
 def test_statistics_do_not_depend_on_the_batches(setting):
@@ -131,7 +126,7 @@ def test_targets_through_a_sum_restore_the_dense_networks_sum(name, form):
     assert np.abs(network.apply(changed, inputs) - wanted).max() > 0.01
     if name.startswith("second"):  # the outputs read nothing but the last sum
         np.testing.assert_allclose(shifted, wanted, atol=1e-4)
-    found = regression_moments(network, [inputs], name, params=changed, target_params=network.params, through_sum=True)
+    found = regression_in(network, inputs, name, params=changed)
     flat = np.asarray(targets, np.float64).reshape(-1, targets.shape[-1])
     np.testing.assert_allclose(found.target_energy[0], (flat**2).mean(0), rtol=1e-4)
 
@@ -141,18 +136,9 @@ def test_without_a_sum_the_targets_are_the_dense_layers_outputs(name):
     example = residual()
     network, inputs = example.network(), example.inputs
     changed = {path: value * (1.5 if path.startswith("stem") else 1.0) for path, value in network.params.items()}
-    options = {"params": changed, "target_params": network.params}
-    plain = regression_moments(network, [inputs], name, **options)
-    through = regression_moments(network, [inputs], name, **options, through_sum=True)
-    for part in ("gram", "cross", "target_energy"):
-        np.testing.assert_allclose(getattr(through, part), getattr(plain, part), rtol=1e-5, atol=1e-6)
-
-
-def test_one_kind_of_target_at_a_time(setting):
-    network, inputs = setting
-    both = {"target_inputs": True, "through_sum": True}
-    with pytest.raises(ValueError, match="choose one"):
-        regression_moments(network, [inputs], "conv", params=network.params, target_params=network.params, **both)
+    ((read, targets),) = targets_from_start(network, [inputs], name, changed, network.params)
+    np.testing.assert_allclose(read, network.run(changed, inputs, record=[name])[1][name][0], atol=1e-5)
+    np.testing.assert_allclose(targets, network.run(network.params, inputs, record=[name])[1][name][1], atol=1e-5)
 
 
 def test_moments_of_half_floats_do_not_overflow():

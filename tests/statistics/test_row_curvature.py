@@ -11,7 +11,7 @@ from annealsubnet.losses import cross_entropy, squared_error
 from annealsubnet.networks import as_network, from_function
 from annealsubnet.statistics import row_curvature
 from annealsubnet.statistics import targets as targets_module
-from annealsubnet.statistics.moments import input_moments, regression_moments, self_regression
+from annealsubnet.statistics.moments import input_moments, self_regression
 from annealsubnet.statistics.row_curvature import (
     RowCurvature,
     RowProducts,
@@ -24,6 +24,7 @@ from annealsubnet.statistics.row_curvature import (
     row_regression,
 )
 from annealsubnet.stochastic_fit import divergence
+from tests.models import regression_in
 
 
 class Network(nnx.Module):
@@ -129,12 +130,11 @@ def test_at_the_dense_network_targets_are_the_layers_own_outputs(case):
     curvature = RowCurvature(cross_entropy, 4.0)
     _, found = own(network, inputs, curvature)
     for name, rows in found.items():
-        options = {"params": network.params, "target_params": network.params}
         batches, dense = [inputs[:7], inputs[7:]], network.params
         targets = layer_targets(network, batches, [name], weighed=[name], target_params=dense)
         (deltas,) = row_deltas(network, targets.batches, [name], params=dense, curvature=curvature)
         again = row_regression(network, name, deltas, targets, params=dense)
-        count = regression_moments(network, [inputs], name, through_sum=True, **options).count
+        count = regression_in(network, inputs, name).count
         assert again.regression.count == count == rows.regression.count
         np.testing.assert_allclose(again.cost, rows.cost, rtol=1e-4)
         for which in ("gram", "mean", "cross", "target_mean", "target_energy"):
