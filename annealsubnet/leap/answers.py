@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annealsubnet.leap.ising import normalized
 from annealsubnet.leap.jobs import Placement
 from annealsubnet.problems import Problem
 from annealsubnet.solvers import Annealer
@@ -56,8 +57,10 @@ def prices_of(problems: Sequence[Problem], *, seed: int) -> list[float]:
     chosen = [number for number, problem in enumerate(problems) if problem.num_kept is not None and problem.size]
     if not chosen:
         return [0.0] * len(problems)
-    couplings = [problems[number].dense_couplings for number in chosen]
-    linear = [problems[number].linear for number in chosen]
+    # A reach of one more than the biases, in their own unit: prices have the scale of the biases, whatever it is.
+    scaled = [normalized(problems[number]) for number in chosen]
+    couplings = [problem.dense_couplings for problem, _ in scaled]
+    linear = [problem.linear for problem, _ in scaled]
     kept = np.array([int(problems[number].num_kept or 0) for number in chosen])
     reach = np.array(
         [float((np.abs(row) + np.abs(matrix).sum(1)).max()) + 1.0 for row, matrix in zip(linear, couplings, strict=True)]
@@ -74,8 +77,8 @@ def prices_of(problems: Sequence[Problem], *, seed: int) -> list[float]:
             many |= counts == kept
         low, high = np.where(many, middle, low), np.where(many, high, middle)
     prices = [0.0] * len(problems)
-    for number, price in zip(chosen, 0.5 * (low + high), strict=True):
-        prices[number] = float(price)
+    for number, price, (_, unit) in zip(chosen, 0.5 * (low + high), scaled, strict=True):
+        prices[number] = unit * float(price)
     return prices
 
 

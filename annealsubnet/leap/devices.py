@@ -71,6 +71,8 @@ def qpu(topology: Topology, size: int, *, defects: float, seed: int) -> dict[str
         "annealing_time_range": [0.5, 2000.0],
         "default_annealing_time": 20.0,
         "problem_run_duration_range": [0.0, 1_000_000.0],
+        "default_programming_thermalization": 1000.0,
+        "default_readout_thermalization": 0.0,
         "max_anneal_schedule_points": 12,
         "quota_conversion_rate": 1,
         "problem_timing_data": timing_data(topology, int(full["num_qubits"])),

@@ -7,12 +7,15 @@ the two chains, and every coupler within a chain gets −κ. κ follows the *tor
     κ = 1.414 · √(mean of J²) · √(mean degree),
 
 and each part is multiplied by the largest factor at which all its fields, couplings and chains are within the device's ranges.
+Before any of it a part is divided by a power of two, which changes no digit, so that squares neither overflow nor vanish.
 
 References:
     D-Wave Systems, "Programming the D-Wave QPU: setting the chain strength", white paper 14-1041A (2020).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,29 @@ from annealsubnet.leap.jobs import Job, Placement
 from annealsubnet.problems import Problem
 
 PREFACTOR = 1.414
+
+
+def power_of_two(*values: np.ndarray) -> float:
+    """The greatest power of two that is not above the largest of the sizes of `values`; 1 where all are zero.
+
+    Example:
+        >>> power_of_two(np.array([-3.0, 0.5])), power_of_two(np.zeros(2))
+        (2.0, 1.0)
+    """
+    largest = max(float(np.abs(array).max(initial=0.0)) for array in values)
+    return math.ldexp(0.5, math.frexp(largest)[1]) if largest > 0 else 1.0
+
+
+def normalized(problem: Problem) -> tuple[Problem, float]:
+    """A problem divided by a power of two that leaves its largest bias from 1 to 2, without its offset; and that power.
+
+    Example:
+        >>> normalized(Problem(np.array([6.0, -2.0]), np.zeros((2, 2))))[0].linear.tolist()
+        [1.5, -0.5]
+    """
+    stored: Any = problem.couplings.data if scipy.sparse.issparse(problem.couplings) else problem.couplings
+    unit = power_of_two(problem.linear, stored)
+    return replace(problem, linear=problem.linear / unit, couplings=problem.couplings / unit, offset=0.0), unit
 
 
 def logical_ising(problem: Problem, price: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,7 +73,8 @@ def chain_strength(fields: np.ndarray, pairs: np.ndarray, couplings: np.ndarray)
     if not couplings.size:
         return float(np.abs(fields).max(initial=0.0)) or 1.0
     degree = 2 * len(pairs) / fields.size
-    return PREFACTOR * float(np.sqrt(np.mean(couplings**2)) * np.sqrt(degree))
+    unit = power_of_two(couplings)
+    return unit * PREFACTOR * float(np.sqrt(np.mean((couplings / unit) ** 2)) * np.sqrt(degree))
 
 
 def placed_job(
@@ -123,7 +150,8 @@ def _embedded(
     properties: Mapping[str, Any],
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Fields of the part's qubits, chain after chain, and values of its couplers, as the device gets them."""
-    h, pairs, j = logical_ising(problem, price)
+    problem, unit = normalized(problem)
+    h, pairs, j = logical_ising(problem, price / unit)
     strength = chain_strength(h, pairs, j)
     fields = (h / np.array([len(chain) for chain in chains]))[variables]
     low, high = ends.min(axis=1), ends.max(axis=1)
@@ -137,7 +165,7 @@ def _embedded(
     values = np.where(between, matrix[flat] / np.maximum(counts[flat], 1), -strength)
     excess = _excess(fields, couplers, values, between, properties)
     factor = 1.0 / excess if excess > 0 else 1.0
-    return factor * fields, factor * values, factor, factor * strength
+    return factor * fields, factor * values, factor / unit, factor * strength
 
 
 def _excess(

@@ -153,6 +153,17 @@ class Ledger:
             rows = self._file.execute("SELECT name, value FROM facts WHERE name != 'format'")
             return {name: json.loads(value) for name, value in rows}
 
+    def plan_facts(self) -> dict[str, Any]:
+        """The facts of a ledger that holds a plan.
+
+        Raises:
+            LeapError: it holds none.
+        """
+        facts = self.facts()
+        if "fingerprint" not in facts:
+            raise LeapError(f"{self.path} holds no plan yet: the process ended before it was written. Submit the plan again.")
+        return facts
+
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Write or change some of them."""
         with self._meaning("written"):

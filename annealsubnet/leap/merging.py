@@ -135,12 +135,12 @@ def results(ledger: str | Path | Ledger) -> Results:
         ledger: the file, or an open ledger.
 
     Raises:
-        LeapError: there is no such ledger.
+        LeapError: there is no such ledger, or no plan in it.
     """
     if not isinstance(ledger, Ledger):
         with Ledger(ledger) as opened:
             return results(opened)
-    facts = ledger.facts()
+    facts = ledger.plan_facts()
     problems, starts = read_problems(ledger.contents("problem"))
     planned = read_parts(ledger.contents("part"))
     answers: dict[int, PartAnswer] = {}

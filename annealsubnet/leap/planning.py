@@ -206,7 +206,7 @@ def plan(
         starts: states to begin with, one a problem: 0 or 1 for each unit, with the problem's count if it has one; found by
             a local annealing if None.
         num_reads: reads of each job; by default as many as take as long as programming.
-        annealing_time: in microseconds; by default half as long as reading out.
+        annealing_time: in microseconds; by default half as long as reading out, or less where so many reads take too long.
         spin_reversals: how many spin-reversal transforms share the reads of a job as evenly as can be, each a job of its own;
             0 for none.
         reverse: anneal in reverse from the starts.
@@ -346,8 +346,9 @@ def _jobs(
         chains = [embedding.chains for _, embedding in packing.placed]
         lengths.update({number: (embedding.chain_length, embedding.num_qubits) for number, embedding in packing.placed})
         used = sum(len(chain) for part in chains for chain in part)
-        params = chosen_params(device, used, num_reads=num_reads, annealing_time=annealing_time)
-        shares = _shares(params["num_reads"], max(spin_reversals, 1))
+        turns = max(spin_reversals, 1)
+        params = chosen_params(device, used, num_reads=num_reads, annealing_time=annealing_time, turns=turns)
+        shares = _shares(params["num_reads"], turns)
         states = None
         if reverse:
             states = [starts[parts[number][0]][parts[number][1]] for number in numbers]

@@ -45,9 +45,7 @@ def resume(
             `Plan.submit` raises.
     """
     with Ledger(ledger, mode="write") as opened:
-        facts = opened.facts()
-        if "fingerprint" not in facts:
-            raise LeapError(f"{opened.path} holds no plan yet: the process ended before it was written. Submit the plan again.")
+        facts = opened.plan_facts()
         budget = checked_budget(facts["budget_seconds"] if budget_seconds is None else budget_seconds)
         with Connection.open(solver, patience=patience) as connection:
             if connection.endpoint != facts["endpoint"]:

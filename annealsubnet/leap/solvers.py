@@ -130,33 +130,53 @@ def _named(name: str) -> Description:
 
 
 def chosen_params(
-    solver: Description, num_qubits: int, *, num_reads: int | None, annealing_time: float | None
+    solver: Description, num_qubits: int, *, num_reads: int | None, annealing_time: float | None, turns: int
 ) -> dict[str, Any]:
     """Annealing time and reads of a job, where they are not given.
 
     Reading out and the delay before the next read take longer than a short annealing, so annealing for half as long as they
     take costs a third more a read; and so many reads are made that they take as long as programming does, which is paid
-    whatever the number of reads.
+    whatever the number of reads. Both are less where the solver does not run a job for so long.
 
     Args:
         solver: that will run it.
         num_qubits: that it uses.
         num_reads: if given.
         annealing_time: in microseconds, if given.
+        turns: jobs that share the reads.
 
     Raises:
-        LeapError: a value that was given is out of the solver's range.
+        LeapError: a value that was given is out of the solver's range, or the two together are.
     """
     low, high = solver.properties.get("annealing_time_range", (0.5, 2000.0))
     fewest, most = solver.properties.get("num_reads_range", (1, 10000))
+    room, rest = _running_time(solver.properties)
+    high = min(high, room / max(fewest, 1) - rest)
+    if num_reads is not None and not fewest <= num_reads <= most:
+        raise LeapError(f"num_reads must be from {fewest} to {most}; it is {num_reads}.")
+    if annealing_time is not None and not low <= annealing_time <= high:
+        raise LeapError(f"annealing_time must be from {low:g} to {high:g} microseconds; it is {annealing_time:g}.")
     one, two = (solver.seconds(num_qubits, {"num_reads": reads, "annealing_time": 1.0}) for reads in (1, 2))
     if annealing_time is None:
-        annealing_time = float(np.clip(round(0.5 * (1e6 * (two - one) - 1.0)), max(low, 1.0), high))
-    elif not low <= annealing_time <= high:
-        raise LeapError(f"annealing_time must be from {low:g} to {high:g} microseconds; it is {annealing_time:g}.")
+        longest = high if num_reads is None else min(high, np.floor(room / -(-num_reads // turns) - rest))
+        annealing_time = float(max(low, min(max(1.0, round(0.5 * (1e6 * (two - one) - 1.0))), longest)))
+    fit = min(most, turns * int(min(room / (annealing_time + rest), most)))
     if num_reads is None:
         a_read = two - one + 1e-6 * (annealing_time - 1.0)
-        num_reads = int(np.clip(round((2 * one - two) / a_read), max(fewest, 20), most))
-    elif not fewest <= num_reads <= most:
-        raise LeapError(f"num_reads must be from {fewest} to {most}; it is {num_reads}.")
+        num_reads = max(fewest, min(max(20, round((2 * one - two) / a_read)), fit))
+    elif num_reads > fit:
+        raise LeapError(
+            f"num_reads is {num_reads}, but {fit} reads are the most that run within the solver's problem_run_duration_range "
+            f"where each anneals for {annealing_time:g} microseconds; give it fewer reads, or a shorter annealing_time."
+        )
     return {"num_reads": num_reads, "annealing_time": annealing_time, "answer_mode": "raw", "auto_scale": False}
+
+
+def _running_time(properties: Mapping[str, Any]) -> tuple[float, float]:
+    """Microseconds that the reads of a job may take in all, and that each takes beside its annealing.
+
+    What is limited is reads × (annealing_time + readout_thermalization) + programming_thermalization.
+    """
+    longest = properties.get("problem_run_duration_range", (0.0, np.inf))[1]
+    room = longest - properties.get("default_programming_thermalization", 0.0)
+    return float(room), float(properties.get("default_readout_thermalization", 0.0))

@@ -242,6 +242,23 @@ def _check_params(params: Mapping[str, Any], properties: Mapping[str, Any]) -> N
         low, high = properties[bounds]
         if name in params and not low <= params[name] <= high:
             raise Malformed(f"{name} must be from {low} to {high}; it is {params[name]}")
+    low, high = properties["problem_run_duration_range"]
+    duration = _run_duration(params, properties)
+    if not low <= duration <= high * (1 + 1e-9):
+        raise Malformed(f"the problem run duration must be from {low} to {high} microseconds; it is {duration}")
+
+
+def _run_duration(params: Mapping[str, Any], properties: Mapping[str, Any]) -> float:
+    """What problem_run_duration_range limits, in microseconds."""
+    readout = params.get("readout_thermalization", properties["default_readout_thermalization"])
+    programming = params.get("programming_thermalization", properties["default_programming_thermalization"])
+    return float(params.get("num_reads", 1) * (_annealing_time(params, properties) + readout) + programming)
+
+
+def _annealing_time(params: Mapping[str, Any], properties: Mapping[str, Any]) -> float:
+    """Of one read, in microseconds."""
+    schedule = params.get("anneal_schedule")
+    return float(schedule[-1][0] if schedule else params.get("annealing_time", properties["default_annealing_time"]))
 
 
 def _timing(
@@ -254,11 +271,10 @@ def _timing(
     solver = StructuredSolver(client=None, data=data)
     reads = int(params.get("num_reads", 1))
     known = {name: value for name, value in params.items() if name not in ("num_reads", "label")}
-    schedule = known.get("anneal_schedule")
     access = solver.estimate_qpu_access_time(num_qubits, num_reads=reads, **known)
     programming = access - (solver.estimate_qpu_access_time(num_qubits, num_reads=2 * reads, **known) - access)
     off = 1.0 + 0.01 * (float(np.random.default_rng(seed).random()) - 0.5)
-    anneal = float(schedule[-1][0]) if schedule else float(params.get("annealing_time", properties["default_annealing_time"]))
+    anneal = _annealing_time(params, properties)
     delay = properties["problem_timing_data"]["qpu_delay_time_per_sample"]
     sampling = access - programming
     return {

@@ -5,9 +5,11 @@ import json
 import dimod
 import numpy as np
 import pytest
+import scipy.sparse
 from dwave.cloud.coders import encode_problem_as_qp
 from dwave.cloud.solver import StructuredSolver
 
+from annealsubnet import leap
 from annealsubnet.leap.devices import qpu
 from annealsubnet.leap.embedding import embed
 from annealsubnet.leap.ising import chain_strength, logical_ising, placed_job
@@ -107,6 +109,33 @@ def test_values_are_within_ranges_under_any_gauge(seed):
     for place, problem in zip(job.placements, problems, strict=True):
         strength = chain_strength(*logical_ising(problem, 0.3 if place.part else 0.0))
         assert place.chain_strength == pytest.approx(place.scale * strength)
+
+
+@pytest.mark.parametrize("exponent", [-900, -550, -20, 530, 900])
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
+def test_a_power_of_two_changes_nothing_but_the_scale(exponent, form):
+    factor = 2.0**exponent
+    rng = np.random.default_rng(0)
+    plain, times = [], []
+    for num_kept in (None, 4):
+        upper = np.triu(rng.normal(size=(12, 12)), 1)
+        linear, couplings = rng.normal(size=12), upper + upper.T
+        plain.append(Problem(linear, form(couplings), num_kept=num_kept))
+        times.append(Problem(factor * linear, form(factor * couplings), num_kept=num_kept))
+    one, other = (leap.plan(problems, "zephyr:3", seed=0, num_reads=10) for problems in (plain, times))
+    assert [factor * part.price for part in one.parts] == [part.price for part in other.parts]
+    for job, as_large in zip(one.jobs, other.jobs, strict=True):
+        for name in ("qubits", "fields", "pairs", "couplings"):
+            assert np.array_equal(getattr(job, name), getattr(as_large, name)), name
+        for place, found in zip(job.placements, as_large.placements, strict=True):
+            assert (place.scale, place.chain_strength) == (factor * found.scale, found.chain_strength)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-165, 1e160, 1e300])
+def test_chains_are_as_strong_as_couplings_however_small_beside_the_fields(factor):
+    fields, pairs, couplings = logical_ising(Problem(np.ones(3), np.ones((3, 3)) - np.eye(3)))
+    strength = chain_strength(fields, pairs, factor * couplings)
+    assert strength == pytest.approx(factor * chain_strength(fields, pairs, couplings), rel=1e-12, abs=0.0)
 
 
 def test_jobs_survive_the_ledger():

@@ -292,6 +292,14 @@ def test_a_service_that_is_not_there(tmp_path):
         run(ledger, connection, budget_seconds=1.0, pace=Pace())
 
 
+@pytest.mark.parametrize("read", [results, resume])
+def test_a_process_dies_before_its_plan_is_written(tmp_path, read):
+    path = tmp_path / "jobs.sqlite"
+    Ledger(path, mode="create").close()
+    with pytest.raises(LeapError, match=r"jobs\.sqlite holds no plan yet: the process ended before it was written"):
+        read(path)
+
+
 def test_files_that_are_no_ledgers(tmp_path):
     with pytest.raises(LeapError, match="there is no ledger"):
         resume(tmp_path / "nothing.sqlite")

@@ -94,6 +94,30 @@ def test_ranges_are_refused_without_auto_scale(sampler):
     assert sampler.sample_ising({qubit: 99.0}, {}).first.energy == -99.0
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"annealing_time": 2000.0},
+        {"annealing_time": 1999.0, "readout_thermalization": 500.0, "programming_thermalization": 5000.0},
+    ],
+    ids=len,
+)
+def test_a_job_runs_for_as_long_as_the_client_says_and_no_longer(sampler, params):
+    fields, most = {sampler.nodelist[0]: 1.0}, sampler.solver.max_num_reads(**params)
+    assert sampler.sample_ising(fields, {}, num_reads=most, **params).record.num_occurrences.sum() == most
+    with pytest.raises(SolverFailureError, match=r"problem run duration must be from 0\.0 to 1000000\.0 microseconds"):
+        sampler.sample_ising(fields, {}, num_reads=most + 1, **params).resolve()
+
+
+def test_the_time_of_a_schedule_counts(sampler):
+    edge = sampler.edgelist[0]
+    schedule = [(0.0, 0.0), (1000.0, 1.0)]
+    most = sampler.solver.max_num_reads(annealing_time=1000.0)
+    sampler.sample_ising({}, {edge: 1.0}, num_reads=most, anneal_schedule=schedule).resolve()
+    with pytest.raises(SolverFailureError, match="problem run duration"):
+        sampler.sample_ising({}, {edge: 1.0}, num_reads=most + 1, anneal_schedule=schedule).resolve()
+
+
 def test_answers_say_that_they_are_classical(leap, sampler):
     assert "classical" in leap.qpu["description"]
     assert sampler.sample_ising({sampler.nodelist[0]: 1.0}, {}).info["problem_id"].startswith("classical-")
