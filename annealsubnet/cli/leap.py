@@ -201,7 +201,7 @@ def _status(command: Status, output: Console) -> None:
     from annealsubnet.leap.running import spending
 
     with Ledger(command.ledger) as ledger:
-        entries, facts, spent = ledger.entries(), ledger.facts(), spending(ledger)
+        entries, facts, spent = ledger.entries(), ledger.plan_facts(), spending(ledger)
     _table(
         output,
         [
@@ -217,8 +217,8 @@ def _status(command: Status, output: Console) -> None:
         ],
     )
     output.print(
-        f"\n{len(entries)} jobs on {facts.get('solver')}: {spent.reported:.4f} QPU seconds reported, {spent.reserved:.4f} more "
-        f"if jobs without an answer were run, {spent.planned:.4f} planned; the budget is {facts.get('budget_seconds')}.\n"
+        f"\n{len(entries)} jobs on {facts['solver']}: {spent.reported:.4f} QPU seconds reported, {spent.reserved:.4f} more "
+        f"if jobs without an answer were run, {spent.planned:.4f} planned; the budget is {facts['budget_seconds']}.\n"
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("dwave.system")
 
 from annealsubnet import cli
+from annealsubnet.leap.ledger import Ledger
 from annealsubnet.testing import LoopbackLeap
 
 
@@ -137,12 +138,14 @@ def test_nothing_is_spent_unasked(service, model, capsys):
         (["leap", "estimate", "model.bqm", "--num-kept", "99"], "num_kept must be a whole number from 0 to the 8 units"),
         (["leap", "status", "nowhere.sqlite"], "there is no ledger nowhere.sqlite"),
         (["leap", "results", "text.bqm"], "check that it is a ledger"),
+        (["leap", "status", "empty.sqlite"], "empty.sqlite holds no plan yet"),
         (["prune", "--sampler", "leap", "--unit", "weight"], "say how much it may"),
         (["prune", "--budget-seconds", "1"], "--budget-seconds goes with --sampler leap"),
     ],
 )
 def test_bad_requests(model, capsys, arguments, message, tmp_path):
     (tmp_path / "text.bqm").write_text("no model " * 200)
+    Ledger(tmp_path / "empty.sqlite", mode="create").close()
     assert message in refused(capsys, *arguments)
 
 
