@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from annealsubnet import report
-from annealsubnet.budgets import ExcludeError
+from annealsubnet.budgets import Budget, ExcludeError
 from annealsubnet.cli.commands import Prune
 from annealsubnet.cli.leap import leap_sampler
 from annealsubnet.cli.methods import Method, chosen_methods, default_units, known_methods, patterned
 from annealsubnet.cli.refusals import Refusal
 from annealsubnet.cli.subjects import Subject, subject_of
-from annealsubnet.patterns import parse_pattern
+from annealsubnet.networks import Network
+from annealsubnet.patterns import parse_pattern, pattern_budget
 from annealsubnet.report import names, provenance
 
 DEFAULT_FOLDER = Path("annealsubnet-results")
@@ -80,13 +81,26 @@ def prune(
         Refusal: They can't be carried out.
         ValueError, TypeError, OSError: As the package's functions raise them.
     """
-    stages, procedures = Stages(), procedures or report.PackageProcedures()
+    with report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite) as folder:
+        _prune(options, folder, methods, procedures or report.PackageProcedures(), check_interrupt)
+
+
+def _prune(
+    options: Prune,
+    folder: Path,
+    methods: Mapping[str, Method] | None,
+    procedures: report.Procedures,
+    check_interrupt: Callable[[], None],
+) -> None:
+    """Compare the methods, and write into the folder what is found."""
+    stages = Stages()
     output = Console(quiet=options.quiet, highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    folder = report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
     quantum = leap_sampler(options) if methods is None else None
     if methods is None:
-        methods = known_methods(quantum or options.sampler, options.sampler_option, polish=polish_rounds(options))
-    plan = _plan(options, methods)
+        known = known_methods(quantum or options.sampler, options.sampler_option, polish=polish_rounds(options))
+        plan = replace(_plan(options, known), check=partial(_budget, options))
+    else:
+        plan = _plan(options, methods)
     with stages.timed("load"):
         subject = subject_of(options)
     try:
@@ -150,6 +164,13 @@ def _pattern_keeps(options: Prune, asked: tuple[report.Keep, ...]) -> tuple[repo
     if asked:
         raise Refusal(f"--pattern {options.pattern} says how much is kept; leave --keep out.")
     return (pattern.stays / pattern.inputs,)
+
+
+def _budget(options: Prune, network: Network, *, keep: report.Keep, unit: str, scope: str) -> Budget:
+    """What a size comes to for the methods of this package; raises where they would refuse it."""
+    pattern = options.pattern
+    size = keep if pattern is None or parse_pattern(pattern).is_block else None
+    return pattern_budget(network, pattern, keep=size, unit=unit, scope=scope, exclude=options.exclude)
 
 
 def _methods(plan: report.Plan) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def named_subject(data: str | None, network: str | None, checkpoint: Path | None
     first = load(source, seed=0)
     fitting = named or network_for(first)
     limit = min(len(first.train.labels), CALIBRATION_LIMIT) if calibration is None else calibration
-    _check_fit(fitting.build(seed=0), fitting.normalize(first.train.inputs[:1]), fitting.name, source)
+    _check_fit(fitting, first, source)
     first.batches("train", BATCH, examples=limit)  # refuses a calibration that there isn't, before any training
 
     def trial(seed: int) -> Trial:
@@ -164,14 +164,19 @@ def _trained(model: Any, batches: Any, seed: int) -> Any:
     return train(model, batches, seed=seed, epochs=epochs, learning_rate=3e-3)
 
 
-def _check_fit(model: Any, example: np.ndarray, network: str, source: str) -> None:
-    """Refuse a network that can't take the data's inputs."""
+def _check_fit(network: Any, data: Any, source: str) -> None:
+    """Refuse a network that can't take the data's inputs, or has fewer outputs than the data have classes."""
     import jax
 
     try:
-        jax.eval_shape(model, example)
+        outputs = jax.eval_shape(network.build(seed=0), network.normalize(data.train.inputs[:1])).shape[1]
     except (TypeError, ValueError) as error:
-        raise Refusal(f"The network {network} can't take inputs of shape {example.shape[1:]}, as {source} has.") from error
+        raise Refusal(f"The network {network.name} can't take inputs of shape {data.input_shape}, as {source} has.") from error
+    if data.num_classes > outputs:
+        raise Refusal(
+            f"The network {network.name} has {outputs} outputs, but the labels of {source} run to {data.num_classes - 1}; give "
+            f"labels from 0 to {outputs - 1}, or leave out --network (and --checkpoint) for one that fits."
+        )
 
 
 def _imported(name: str) -> Callable[..., Any]:

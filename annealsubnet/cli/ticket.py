@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,18 @@ def ticket(options: Ticket, *, check_interrupt: Callable[[], None] = lambda: Non
         Refusal: They can't be carried out.
         ValueError, TypeError, OSError: As the package's functions raise them.
     """
+    with _folder(options) as folder:
+        _search(options, folder, check_interrupt)
+
+
+def _search(options: Ticket, folder: Path, check_interrupt: Callable[[], None]) -> None:
+    """Find the ticket, and write it into its folder."""
     from annealsubnet import evaluate
     from annealsubnet.batches import first_inputs
     from annealsubnet.networks import as_network
     from annealsubnet.tickets import find_ticket
 
     output = Console(quiet=options.quiet, highlight=False)
-    folder = _folder(options)
     keep = report.parse_keep(options.keep)
     start = time.perf_counter()
     lottery = lottery_of(options, keep)
@@ -144,14 +150,14 @@ def lottery_of(options: Ticket, keep: report.Keep) -> Lottery:
     return Lottery(f"a random {named.name}", source, model, train, test, PASSES.get(source, 20))
 
 
-def _folder(options: Ticket) -> Path:
+def _folder(options: Ticket) -> AbstractContextManager[Path]:
     """Where files go: a new folder, or the one to go on in."""
     if not options.resume:
         return report.choose_folder(options.out, default=DEFAULT_FOLDER, overwrite=options.overwrite)
     folder = options.out or DEFAULT_FOLDER
     if not (folder / STATE).is_file():
         raise Refusal(f"There is no search to go on with in {folder}; name its folder with --out, or leave --resume out.")
-    return folder
+    return nullcontext(folder)
 
 
 def _check_test(network: Any, test: Any) -> None:

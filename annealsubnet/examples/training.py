@@ -47,7 +47,7 @@ def train(
         A new module in evaluation mode, BatchNorm's averages included.
 
     Raises:
-        ValueError: when there are no batches, or the loss is no longer finite.
+        ValueError: when there are no batches, a label has no output, or the loss is no longer finite.
     """
     inputs, labels = _gathered(batches)
     batch_size = min(batch_size, len(labels))
@@ -56,6 +56,7 @@ def train(
     copy.train()
     graph, *states = nnx.split(copy, nnx.Param, ...)
     params, rest = states
+    _check_labels(graph, params, rest, inputs[:batch_size], labels)
     moments = _ADAM.init(params)
     rng = np.random.default_rng(seed)
     for epoch in track(range(epochs), "Training", progress=progress):
@@ -78,6 +79,20 @@ def _gathered(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
     if not pieces:
         raise ValueError("train got no batches; give at least one of (inputs, labels).")
     return np.concatenate([inputs for inputs, _ in pieces]), np.concatenate([labels for _, labels in pieces])
+
+
+def _check_labels(graph: nnx.GraphDef, params: nnx.State, rest: nnx.State, inputs: np.ndarray, labels: np.ndarray) -> None:
+    """Raise unless there is an output for every label: the loss of one beyond them would be NaN."""
+
+    def logits(params: nnx.State, rest: nnx.State) -> jax.Array:
+        return nnx.merge(graph, params, rest, copy=True)(inputs)
+
+    outputs = jax.eval_shape(logits, params, rest).shape[-1]
+    if labels.max() >= outputs:
+        raise ValueError(
+            f"The labels run to {labels.max()}, but the model has {outputs} outputs; give labels from 0 to {outputs - 1}, or a "
+            "model with more outputs."
+        )
 
 
 @partial(jax.jit, static_argnums=0)

@@ -127,6 +127,8 @@ class Plan:
         scopes: unit to what its sizes are meant of: "network", "layer" or "neuron"; "network" for those left out.
         stages: which networks to measure: `False` for the method's own, `True` for the refitted one.
         kept_masks: method whose masks are returned, all sizes, for the first seed.
+        check: called with each network and every `keep`, `unit` and `scope` before the first mask is chosen; raises for a size
+            that can't be kept, before there are results to lose.
     """
 
     methods: Mapping[str, Mapping[str, Callable[..., Any]]]
@@ -134,6 +136,7 @@ class Plan:
     scopes: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[bool, ...] = (False, True)
     kept_masks: str = ANNEALED
+    check: Callable[..., Any] = lambda network, *, keep, unit, scope: None
 
     @property
     def steps(self) -> int:
@@ -180,6 +183,9 @@ def compare(
     networks: dict[tuple[str, Keep], Any] = {}
     for number, given in enumerate(trials):
         trial = replace(given, model=procedures.prepare(given.model, given.calibration))
+        for unit, keeps in plan.keeps.items():
+            for keep in keeps:
+                plan.check(trial.model, keep=keep, unit=unit, scope=_scope(plan, unit))
         seconds, dense = _timed(partial(procedures.evaluate, trial.model, trial.test))
         size = int(dense.parameters)
         rows.append(_row(("", 1.0, DENSE, trial.seed, False), (size, size), dense, 0.0, (0.0, 0.0, seconds)))
@@ -229,11 +235,16 @@ def _cells(plan: Plan) -> Iterable[tuple[str, Keep, str]]:
     return ((unit, keep, method) for unit, keeps in plan.keeps.items() for keep in keeps for method in plan.methods[unit])
 
 
+def _scope(plan: Plan, unit: str) -> str:
+    """What the sizes of a unit are meant of."""
+    return plan.scopes.get(unit, "network")
+
+
 def _measure(
     trial: Trial, plan: Plan, procedures: Procedures, unit: str, keep: Keep, method: str
 ) -> tuple[Any, Any, list[Row]]:
     """The mask that `method` chose, of its networks the nearest to the dense one, and a row for each stage."""
-    options = {"keep": keep, "unit": unit, "scope": plan.scopes.get(unit, "network"), "seed": trial.seed}
+    options = {"keep": keep, "unit": unit, "scope": _scope(plan, unit), "seed": trial.seed}
     choose = partial(plan.methods[unit][method], trial.model, trial.calibration, **options)
     if "refit" in signature(choose).parameters:
         choose = partial(choose, refit=plan.stages[-1])

@@ -1,9 +1,9 @@
 """The output folder: complete or not there.
 
 Everything is written into a hidden sibling folder, flushed to the disk, and renamed into place as the last act: whoever
-looks at the folder, at any moment and after any interruption, finds all of its files or no folder at all. (A search that can
-be gone on with writes into the folder itself, the marker first.) Folders that hold anything other than results of this package
-are never touched.
+looks at the folder, at any moment and after any interruption, finds all of its files or none. (A search that can be gone on
+with writes into the folder itself, the marker first.) A name that nobody gave is reserved by an empty folder until then, so
+that no two commands take the same one. Folders that hold anything other than results of this package are never touched.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARKER = "config.json"
@@ -20,32 +20,38 @@ FORMAT = "annealsubnet results 1"
 """The value of `format` in it; `files` lists the others."""
 
 
-def choose_folder(asked: Path | None, *, default: Path, overwrite: bool) -> Path:
-    """Where the results go; checked before any work is done.
+@contextmanager
+def choose_folder(asked: Path | None, *, default: Path, overwrite: bool) -> Iterator[Path]:
+    """Where the results go, for a block that does the work; checked before any is done.
 
     Args:
         asked: the folder that the user named, or `None`.
-        default: taken when none was named; if it exists, the first free of `default-2`, `default-3`, and so on.
-        overwrite: whether earlier results may be replaced.
+        default: taken when none was named; if it exists, the first free of `default-2`, `default-3`, and so on. It is reserved
+            by an empty folder, which goes again if the block ends, well or not, before there is anything in it.
+        overwrite: whether earlier results may be replaced; when no folder was named, those in `default` are.
 
-    Returns:
+    Yields:
         A folder that does not exist, is empty, or holds results that may be replaced.
 
     Raises:
         ValueError: The folder can't be used; the sentence says why.
     """
-    folder = asked if asked is not None else default
     if asked is None and not overwrite:
-        number = 2
-        while folder.exists() or folder.is_symlink():
-            folder = default.with_name(f"{default.name}-{number}")
-            number += 1
+        folder = _reserve(default)
+        reserved = folder.absolute()  # what is done in the block may go to another folder
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # not empty: there are results
+                reserved.rmdir()
+        return
+    folder = default if asked is None else asked
     _check_parent(folder)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"{folder} is not a folder; choose another one with --out.")
     if folder.exists() and any(folder.iterdir()):
         _check_ours(folder, overwrite)
-    return folder
+    yield folder
 
 
 @contextmanager
@@ -80,6 +86,25 @@ def remove_results(folder: Path, *, but: str) -> None:
     for path in folder.iterdir():
         if path.name in removed:
             path.unlink()
+
+
+def _reserve(default: Path) -> Path:
+    """The first free of `default`, `default-2`, `default-3`, and so on, made in the moment in which it is found free."""
+    _check_parent(default)
+    folder, number = default, 1
+    while not _is_made(folder):
+        number += 1
+        folder = default.with_name(f"{default.name}-{number}")
+    return folder
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether a new `folder` could be made; False if there is something of that name."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _check_parent(folder: Path) -> None:
@@ -120,8 +145,8 @@ def _rename(draft: Path, folder: Path, overwrite: bool) -> None:
         if folder.exists() and any(folder.iterdir()):
             _check_ours(folder, overwrite)
             folder.rename(aside)
-        elif folder.exists():
-            folder.rmdir()
+        elif folder.exists() and os.name == "nt":
+            folder.rmdir()  # elsewhere `rename` replaces an empty folder, so that its name is never free for another command
         draft.rename(folder)
     except BaseException:
         if aside.exists() and not folder.exists():

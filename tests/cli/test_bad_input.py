@@ -215,6 +215,41 @@ def test_the_command_goes_through_with_the_option_that_its_refusal_advises(capsy
     assert "<td>layers/0</td>" in Path("annealsubnet-results/report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--unit", "weight", "neuron", "--keep", ".5", "30"], "keep=30 asks for 30 of the 8 neurons of 'layers/0'; give 1"),
+        (["--unit", "weight", "--keep", ".5", "73"], "keep=73 asks for 73 of the 72 weights of the network"),
+        (["--unit", "weight", "--scope", "layer", "--keep", ".5", "30"], "keep=30 asks for 30 of the 24 weights of 'layers/2'"),
+        (["--unit", "weight", "--exclude", "layers/2", "--keep", ".5", "49"], "keep=49 asks for 49 of the 48 weights"),
+        (["--pattern", "2x1", "--keep", ".5", "7"], "keep=7 asks for 7 of the 6 weights that feed each neuron of 'layers/0'"),
+        (["--pattern", "2:4"], "does not divide the 6 inputs of layer 'layers/0'"),
+        (["--unit", "neuron", "head", "--keep", ".5"], "no heads"),
+    ],
+)
+def test_every_size_is_refused_before_any_method_works(capsys, monkeypatch, words, says) -> None:
+    def lost(*arguments: object) -> None:
+        raise AssertionError("a method works before every size is known to be one that can be kept")
+
+    monkeypatch.setattr("annealsubnet.report.comparison._measure", lost)
+    assert says in refused(capsys, "prune", "mine:good", "--seed", "0", "--method", "magnitude", *words)
+
+
+def test_sizes_are_of_the_layers_that_are_not_excluded() -> None:
+    words = ["--unit", "weight", "--scope", "layer", "--keep", "30", "--method", "magnitude", "--seed", "0", "--quiet"]
+    assert cli.main(["prune", "mine:good", *words]) == 2
+    assert cli.main(["prune", "mine:good", *words, "--exclude", "layers/2"]) == 0
+
+
+def test_a_named_network_with_fewer_outputs_than_classes_is_refused(capsys) -> None:
+    inputs, labels = np.random.default_rng(0).random((60, 8, 8, 1), np.float32), np.arange(60) % 12
+    np.savez("mine.npz", x_train=inputs, y_train=labels, x_test=inputs, y_test=labels)
+    words = ["prune", "--data", "mine.npz", "--seed", "0", "--unit", "weight", "--method", "magnitude", "--quiet"]
+    said = refused(capsys, *words, "--network", "digits-mlp")
+    assert "digits-mlp has 10 outputs, but the labels of mine.npz run to 11; give labels from 0 to 9, or leave out" in said
+    assert cli.main(words) == 0
+
+
 def test_units_that_are_not_named_are_those_of_the_methods(capsys) -> None:
     said = refused(capsys, "prune", "mine:good", "--method", "obc", "osscar")
     assert "obc, osscar choose no unit in common" in said

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import annealsubnet
+from annealsubnet import report
 from annealsubnet.cli.commands import parse
 from annealsubnet.cli.methods import known_methods
 from annealsubnet.cli.prune import polish_rounds
@@ -78,6 +80,22 @@ def test_a_second_run_takes_another_folder_and_overwrite_replaces(command) -> No
     assert command(*words, "--overwrite") == 0
     assert Path("annealsubnet-results/config.json").read_text() != before
     assert len(list(Path().glob("annealsubnet-results*"))) == 2
+
+
+def test_a_run_that_starts_while_another_works_takes_another_folder(command, monkeypatch) -> None:
+    words = ("prune", "mine:pairs", "--quiet", "--unit", "weight", "--seed")
+    compare, later = report.compare, [1]
+
+    def compare_slowly(*arguments: Any, **options: Any) -> Any:
+        found = compare(*arguments, **options)
+        assert not later or command(*words, later.pop()) == 0
+        return found
+
+    monkeypatch.setattr(report, "compare", compare_slowly)
+    assert command(*words, 0) == 0
+    folders = ["annealsubnet-results", "annealsubnet-results-2"]
+    assert [json.loads(Path(folder, "config.json").read_text())["seeds"] for folder in folders] == [[0], [1]]
+    assert sorted(map(str, Path().glob("annealsubnet*"))) == folders
 
 
 def test_a_file_of_your_own_data_gets_a_network(command, capsys) -> None:

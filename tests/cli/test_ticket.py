@@ -106,6 +106,44 @@ def test_a_search_that_came_to_nothing_leaves_the_results_before_it(tmp_path, mo
     assert {path.name: path.read_bytes() for path in options.out.iterdir()} == before
 
 
+def test_searches_at_the_same_time_have_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    later = [1]
+
+    def load_slowly(*arguments):
+        if later:
+            assert main([*WORDS, "--seed", str(later.pop())]) == 0
+        return lottery_of(*arguments)
+
+    monkeypatch.setattr("annealsubnet.cli.ticket.lottery_of", load_slowly)
+    assert main([*WORDS, "--seed", "0"]) == 0
+    folders = ["annealsubnet-ticket", "annealsubnet-ticket-2"]
+    assert [json.loads((tmp_path / name / "config.json").read_text())["options"]["seed"] for name in folders] == [0, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == folders
+    assert all((tmp_path / name / "mask.safetensors").is_file() for name in folders)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_search_that_came_to_nothing_leaves_no_folder(tmp_path, monkeypatch, error):
+    def failing(search):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("annealsubnet.tickets.find.begin", failing)
+    with pytest.raises(error):
+        ticket(Ticket(passes=1, checks=2, quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_search_without_a_name_goes_on_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = stopped(Ticket(passes=1, checks=3, quiet=True), checks=1)
+    assert "--out annealsubnet-ticket and --resume" in told
+    ticket(Ticket(passes=1, checks=3, quiet=True, resume=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["annealsubnet-ticket"]
+    assert len(read_log(tmp_path / "annealsubnet-ticket" / "search.npz")) == 3
+
+
 def test_the_command_says_once_what_an_interrupt_leaves(monkeypatch, capsys):
     for told in ("the search so far is in search.npz", ""):
 
@@ -185,3 +223,4 @@ def test_bad_requests_are_refused_in_a_sentence(words, says, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert main(["ticket", *words]) == 2
     assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

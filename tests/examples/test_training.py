@@ -45,3 +45,12 @@ def test_bad_training_is_refused():
     inputs, labels = np.ones((8, 8, 8, 1), np.float32), np.zeros(8, np.int32)
     with pytest.raises(ValueError, match="in epoch 1; lower learning_rate"):
         train(model, [(inputs * np.inf, labels)], seed=0, epochs=1)
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "digits-cnn", "resnet20"])
+def test_labels_without_an_output_are_refused(name):
+    network = named_network(name)
+    shape = load("digits", seed=0).input_shape if network.data == "digits" else (32, 32, 3)
+    inputs, labels = np.ones((12, *shape), np.float32), np.arange(12, dtype=np.int32)
+    with pytest.raises(ValueError, match="labels run to 11, but the model has 10 outputs; give labels from 0 to 9, or a model"):
+        train(network.build(seed=0), [(inputs[:6], labels[:6]), (inputs[6:], labels[6:])], seed=0, epochs=1)

@@ -132,6 +132,21 @@ def test_every_choice_is_reported_once() -> None:
     assert len(steps) == 2 * PLAN.steps == 12
 
 
+def test_every_size_is_checked_before_the_first_mask_is_chosen() -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def check(model: Any, *, keep: Any, unit: str, scope: str) -> None:
+        asked.append((unit, keep, scope))
+        if unit == "neuron":
+            raise ValueError("no such size")
+
+    steps: list[str] = []
+    plan = Plan(PLAN.methods, PLAN.keeps, {"neuron": "layer"}, check=check)
+    with pytest.raises(ValueError, match="no such size"):
+        compare(trials(), plan, procedures=FakeProcedures(), report=steps.append)
+    assert asked == [("weight", 0.5, "network"), ("weight", 0.1, "network"), ("neuron", 0.2, "layer")] and not steps
+
+
 def test_a_method_that_fails_ends_the_comparison() -> None:
     def failing(*arguments: Any, **options: Any) -> Any:
         raise ValueError("no such size")

@@ -1,7 +1,9 @@
 """Results appear whole or not at all, and nobody else's files are touched."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -18,24 +20,71 @@ def results(folder: Path, text: str = "first") -> None:
         (draft / MARKER).write_text(json.dumps({"format": FORMAT, "files": ["results.csv", MARKER]}))
 
 
+def chosen(name: str | None, *, overwrite: bool = False) -> Path:
+    """Where the results would go."""
+    with choose_folder(None if name is None else Path(name), default=DEFAULT, overwrite=overwrite) as folder:
+        return folder
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def test_a_second_run_without_a_name_gets_a_number() -> None:
-    assert choose_folder(None, default=DEFAULT, overwrite=False) == DEFAULT
+    assert chosen(None) == DEFAULT
     results(DEFAULT)
-    assert choose_folder(None, default=DEFAULT, overwrite=False) == Path("annealsubnet-results-2")
+    assert chosen(None) == Path("annealsubnet-results-2")
     Path("annealsubnet-results-2").write_text("a file in the way")
-    assert choose_folder(None, default=DEFAULT, overwrite=False) == Path("annealsubnet-results-3")
-    assert choose_folder(None, default=DEFAULT, overwrite=True) == DEFAULT
+    assert chosen(None) == Path("annealsubnet-results-3")
+    Path("annealsubnet-results-3").symlink_to("nowhere")
+    assert chosen(None) == Path("annealsubnet-results-4")
+    assert chosen(None, overwrite=True) == DEFAULT
+
+
+def test_runs_at_the_same_time_get_a_name_each() -> None:
+    together = Barrier(8, timeout=60)
+
+    def run(number: int) -> Path:
+        together.wait()
+        with choose_folder(None, default=DEFAULT, overwrite=False) as folder:
+            together.wait()
+            results(folder, str(number))
+        return folder
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(run, range(8)))
+    assert set(folders) == {DEFAULT, *(Path(f"{DEFAULT}-{number}") for number in range(2, 9))}
+    assert [(folder / "results.csv").read_text() for folder in folders] == [str(number) for number in range(8)]
+    assert len(list(Path().iterdir())) == 8
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_reserved_name_is_free_again_unless_something_is_there(monkeypatch, error) -> None:
+    with pytest.raises(error), choose_folder(None, default=DEFAULT, overwrite=False) as folder:
+        assert folder.is_dir()
+        Path("elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        raise error
+    assert [path.name for path in Path("..").iterdir()] == ["elsewhere"]
+    with pytest.raises(error), choose_folder(None, default=DEFAULT, overwrite=False) as folder:
+        (folder / "notes.txt").write_text("mine")
+        raise error
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_was_named_is_neither_made_nor_removed(overwrite) -> None:
+    Path("empty").mkdir()
+    for name in ("empty", "new"):
+        assert chosen(name, overwrite=overwrite) == Path(name)
+    assert [path.name for path in Path().iterdir()] == ["empty"]
 
 
 def test_new_and_empty_folders_are_taken() -> None:
     Path("empty").mkdir()
     for name in ("empty", "new", "deeply/nested/new"):
-        folder = choose_folder(Path(name), default=DEFAULT, overwrite=False)
+        folder = chosen(name)
         results(folder)
         assert (folder / "results.csv").read_text() == "first"
 
@@ -45,18 +94,18 @@ def test_a_folder_with_other_files_is_refused_even_to_overwrite() -> None:
     Path("mine/thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(ValueError, match=r"mine exists and holds other files \(thesis.tex\)"):
-            choose_folder(Path("mine"), default=DEFAULT, overwrite=overwrite)
+            chosen("mine", overwrite=overwrite)
     results(Path("ours"))
     Path("ours/notes.txt").write_text("years of work")
     with pytest.raises(ValueError, match=r"other files \(notes.txt\)"):
-        choose_folder(Path("ours"), default=DEFAULT, overwrite=True)
+        chosen("ours", overwrite=True)
 
 
 def test_earlier_results_are_replaced_only_on_demand() -> None:
     results(Path("ours"))
     with pytest.raises(ValueError, match="holds earlier results; choose another folder with --out, or add --overwrite"):
-        choose_folder(Path("ours"), default=DEFAULT, overwrite=False)
-    results(choose_folder(Path("ours"), default=DEFAULT, overwrite=True), "second")
+        chosen("ours")
+    results(chosen("ours", overwrite=True), "second")
     assert Path("ours/results.csv").read_text() == "second"
     assert sorted(path.name for path in Path().iterdir()) == ["ours"]
 
@@ -66,7 +115,7 @@ def test_a_folder_with_somebody_elses_config_is_foreign(marker: str) -> None:
     Path("theirs").mkdir()
     Path("theirs", MARKER).write_text(marker)
     with pytest.raises(ValueError, match="holds other files"):
-        choose_folder(Path("theirs"), default=DEFAULT, overwrite=True)
+        chosen("theirs", overwrite=True)
 
 
 def test_a_file_a_link_and_a_path_through_a_file_are_refused() -> None:
@@ -74,7 +123,7 @@ def test_a_file_a_link_and_a_path_through_a_file_are_refused() -> None:
     Path("link").symlink_to("nowhere")
     for name, says in (("file", "not a folder"), ("link", "not a folder"), ("file/below", "file is not a folder")):
         with pytest.raises(ValueError, match=says):
-            choose_folder(Path(name), default=DEFAULT, overwrite=False)
+            chosen(name)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
