@@ -23,7 +23,7 @@ NOT_FOR: Mapping[str, tuple[str, ...]] = {
     "osscar": ("weight",),
     **dict.fromkeys(_OF_WEIGHTS, ("neuron", "head")),
 }
-"""Methods that can't choose a unit; they are left out for it unless asked for."""
+"""Methods that can't choose a unit; they are left out for it, and refused if asked for."""
 
 UNITS = ("neuron", "weight")
 """Compared where none is named."""
@@ -147,11 +147,14 @@ def chosen_methods(known: Mapping[str, Method], unit: str, asked: Sequence[str])
         Name to function, in the order asked.
 
     Raises:
-        Refusal: There is no such method.
+        Refusal: There is no such method, or it can't choose the unit.
     """
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise Refusal(f"There is no method {unknown[0]!r}; use one or more of {', '.join(known)}.")
+    unable = [name for name in asked if unit in NOT_FOR.get(name, ())]
+    if unable:
+        raise Refusal(f"The method {unable[0]} can't choose {unit}s; leave it out of --method, or {unit} out of --unit.")
     names = dict.fromkeys(asked) if asked else [name for name in known if _is_default(name, unit)]
     return {name: known[name] for name in names}
 

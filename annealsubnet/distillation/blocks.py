@@ -4,7 +4,7 @@ A block is one teacher layer and one or two student layers. Its last layer retur
 nonlinearity, so that the error is quadratic in its mask; it reads what the student itself, masked so far, hands it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -18,9 +18,10 @@ from jaxtyping import Float, Int
 from annealsubnet.batches import Batches, first_inputs, stream
 from annealsubnet.distillation.sums import Copies
 from annealsubnet.networks import Layer, Network, Params
-from annealsubnet.statistics.streams import accumulate, check_statistics, chunks
+from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunk_size, chunks
 
-CHUNK = 1024
+_CHUNK = 1024
+"""Most examples that are passed at once."""
 CHECKED = 64
 """Examples on which it is seen what a layer reads."""
 
@@ -122,13 +123,11 @@ def _check_outputs(teacher: Network, student: Network, blocks: Iterable[Block]) 
 
 
 def _output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    one = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
-
     def outputs(params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
         _, records = network.run(params, inputs, record=network.layers)
         return {name: record[1] for name, record in records.items()}
 
-    return {name: shape.shape[1:] for name, shape in jax.eval_shape(outputs, network.params, one).items()}
+    return {name: shape.shape[1:] for name, shape in jax.eval_shape(outputs, network.params, _one(network)).items()}
 
 
 @dataclass(frozen=True)
@@ -161,16 +160,16 @@ def measure_matching(
     @jax.jit
     def step(params: Params, theirs: Params, inputs: jax.Array) -> Any:
         _, records = student.run(params, inputs, record=(layer.name,))
-        rows = layer.patches(records[layer.name][0])[:, 0]
+        rows = layer.patches(as_wide(records[layer.name][0]))[:, 0]
         rows = rows if columns is None else rows[:, columns]
         _, records = teacher.run(theirs, inputs, record=(block.teacher.name,))
-        targets = records[block.teacher.name][1].reshape(len(rows), -1)
+        targets = as_wide(records[block.teacher.name][1]).reshape(len(rows), -1)
         if layer.bias is not None:
-            targets = targets - params[layer.bias].reshape(-1)
+            targets = targets - as_wide(params[layer.bias]).reshape(-1)
         vectors = jnp.full((), len(rows), jnp.float32)
         return rows.T @ rows, rows.T @ targets, (targets**2).sum(0), vectors
 
-    sums, _ = accumulate(lambda inputs: step(params, teacher.params, inputs), _inputs(batches))
+    sums, _ = accumulate(lambda inputs: step(params, teacher.params, inputs), pieces(batches, (student, layer), (teacher, block.teacher)))
     gram, cross, energy = (total / sums[3] for total in sums[:3])
     check_statistics(layer.name, gram, cross, energy)
     check_reads(layer, gram)
@@ -210,11 +209,11 @@ def measure_signs(student: Network, params: Params, layer: Layer, batches: Batch
     @jax.jit
     def step(params: Params, inputs: jax.Array) -> Any:
         _, records = student.run(params, inputs, record=(layer.name,))
-        rows = layer.patches(records[layer.name][0])[:, 0]
+        rows = layer.patches(as_wide(records[layer.name][0]))[:, 0]
         parts = jnp.stack([jnp.maximum(rows, 0), jnp.maximum(-rows, 0)])
         return (parts**2).sum(1), jnp.full((), len(rows), jnp.float32)
 
-    (total, vectors), _ = accumulate(lambda inputs: step(params, inputs), _inputs(batches))
+    (total, vectors), _ = accumulate(lambda inputs: step(params, inputs), pieces(batches, (student, layer)))
     check_statistics(layer.name, total)
     check_reads(layer, total)
     return np.asarray(total / vectors)
@@ -246,5 +245,24 @@ def reads_of(student: Network, block: Block) -> Int[np.ndarray, "fan_in"] | None
     return site.consumers[block.last.name][0]
 
 
-def _inputs(batches: Batches) -> Iterable[tuple[np.ndarray]]:
-    return ((inputs,) for inputs, _ in chunks(stream(batches), CHUNK))
+def pieces(batches: Batches, *passes: tuple[Network, Layer], most: int = _CHUNK) -> Iterator[tuple[np.ndarray]]:
+    """The inputs, as many at a time as may go through each network up to a layer, and `most` of them."""
+    size = min(chunk_size(4 * _largest(network, layer), most=most) for network, layer in passes)
+    return ((inputs,) for inputs, _ in chunks(stream(batches), size))
+
+
+def _largest(network: Network, layer: Layer) -> int:
+    """How many numbers an example has at most, on its way up to a layer or as the vectors that the layer multiplies."""
+    names = list(network.layers)
+    names = names[: names.index(layer.name) + 1]
+
+    def held(params: Params, inputs: jax.Array) -> Any:
+        _, records = network.run(params, inputs, record=names)
+        return records, layer.patches(records[layer.name][0])
+
+    return max(array.size for array in jax.tree.leaves(jax.eval_shape(held, network.params, _one(network))))
+
+
+def _one(network: Network) -> jax.ShapeDtypeStruct:
+    """The shape of one example."""
+    return jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)

@@ -7,7 +7,7 @@ labels, no gradients, and no weight of the student is changed.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 from numbers import Real
 from typing import Any, Protocol
 
@@ -15,10 +15,9 @@ import jax
 import numpy as np
 
 from annealsubnet.arguments import check_whole
-from annealsubnet.batches import Batches, first_inputs, stream
+from annealsubnet.batches import Batches, first_inputs
 from annealsubnet.distillation.anneal import Schedule, anneal_sums
 from annealsubnet.distillation.blocks import (
-    CHUNK,
     Block,
     blocks_of,
     check_reads,
@@ -26,6 +25,7 @@ from annealsubnet.distillation.blocks import (
     follows,
     measure_matching,
     measure_signs,
+    pieces,
     reads_of,
 )
 from annealsubnet.distillation.hidden import Hidden, improve_hidden
@@ -33,7 +33,6 @@ from annealsubnet.distillation.paths import copies_of, drop_unread, lay_paths
 from annealsubnet.distillation.sums import Sums, sums_of
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
-from annealsubnet.statistics.streams import chunks
 
 
 class Solve(Protocol):
@@ -259,16 +258,16 @@ def _vectors(
         wanted = teacher.run(theirs, inputs, record=(block.teacher.name,))[1][block.teacher.name][1]
         return first.patches(read)[:, 0], wanted.reshape(-1, block.last.outputs)
 
-    for inputs, _ in chunks(stream(batches), CHUNK):
+    for (inputs,) in pieces(batches, (student, first), (teacher, block.teacher), most=most_images):
         pair = both(params, teacher.params, inputs)
-        rows.append(np.asarray(pair[0], np.float64))
-        targets.append(np.asarray(pair[1], np.float64))
+        rows.append(np.asarray(pair[0][: most - found], np.float64))
+        targets.append(np.asarray(pair[1][: most - found], np.float64))
         found += len(rows[-1])
         if found >= most:
             break
-    read = np.concatenate(rows)[:most]
+    read = np.concatenate(rows)
     check_reads(first, read)
-    return read, np.concatenate(targets)[:most] - block.last.bias_matrix(params)[0]
+    return read, np.concatenate(targets) - block.last.bias_matrix(params)[0]
 
 
 def _matrix(layer: Layer, params: Params) -> np.ndarray:

@@ -5,9 +5,12 @@ thirty variables at once from their Boltzmann distribution given the others (`bl
 out one after the other and a backward pass that draws them. It satisfies detailed balance for blocks of any size, crosses every
 barrier within its block, and at temperature zero sets the block to its optimum. It reads about 2^(width + 1) table entries a
 variable, where the width is how many others of its block a variable is coupled to when its turn comes.
+
+Only differences of entries matter, against each other and against the temperature: the kernels get tables whose smallest entry
+is 0 and the largest of all about 1, in units of a power of two, so that tables times another give the same states.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -104,8 +107,9 @@ def anneal(
     blocks = grow_blocks(landscape, size=size, width=widest, cover=_COVER if size > 1 else 1, seed=seed)
     length = sweeps if moves == "flips" else _moves(blocks, landscape.num_variables, sweeps)
     descent = temperatures is not None and tuple(temperatures) == (0, 0)
-    schedule = np.zeros(length) if descent else np.geomspace(*_range(landscape, temperatures), length)
-    land, plan = _arrays(landscape), _plan(blocks)
+    scaled, exponent = _in_units(landscape)
+    schedule = np.zeros(length) if descent else np.geomspace(*_range(scaled, temperatures, exponent), length)
+    land, plan = _arrays(scaled), _plan(blocks)
     states = np.zeros((num_reads, landscape.num_variables), np.bool_)
     keys = keys_for(seed, num_reads)
 
@@ -124,8 +128,16 @@ def _moves(blocks: Blocks, num_variables: int, num_sweeps: int) -> int:
     return round(num_sweeps * num_variables * count / max(len(blocks.variables), 1))
 
 
-def _range(landscape: Landscape, temperatures: tuple[float, float] | None) -> tuple[float, float]:
-    """The first and the last temperature."""
+def _in_units(landscape: Landscape) -> tuple[Landscape, int]:
+    """The same differences in units of 2^exponent, the largest in a table from 1/2 to 1; and that exponent."""
+    tables = np.asarray(landscape.tables, np.float64)
+    tables = tables - tables.min(axis=1, keepdims=True)
+    exponent = int(np.frexp(tables.max(initial=0.0))[1])
+    return replace(landscape, tables=np.ldexp(tables, -exponent)), exponent
+
+
+def _range(landscape: Landscape, temperatures: tuple[float, float] | None, exponent: int) -> tuple[float, float]:
+    """The first and the last temperature, in units of 2^exponent as the landscape is."""
     if temperatures is None:
         # A flip changes all tables that hold a variable, each by the difference of two entries.
         held = landscape.windows.size / max(landscape.num_variables, 1)
@@ -134,7 +146,7 @@ def _range(landscape: Landscape, temperatures: tuple[float, float] | None) -> tu
     hot, cold = temperatures
     if not (np.isfinite(hot) and hot >= cold > 0):
         raise ValueError(f"temperatures are (first, last) with first >= last > 0, or (0, 0); they are {temperatures}.")
-    return hot, cold
+    return float(np.ldexp(hot, -exponent)), float(np.ldexp(cold, -exponent))
 
 
 def _arrays(landscape: Landscape) -> tuple[np.ndarray, ...]:

@@ -24,6 +24,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53
 # Beyond this many temperatures the less likely value has a share below 1e-15.
 _FAR = 36.0
+# Differences of energies below this are rounding, where tables differ by as much as one.
 _SAME = 1e-12
 
 

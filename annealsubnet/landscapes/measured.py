@@ -22,10 +22,11 @@ from annealsubnet.landscapes.landscape import Landscape, mobius, zeta
 from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, as_network
-from annealsubnet.statistics.passes import labeled_for
+from annealsubnet.statistics.passes import backward_chunk, labeled_for
+from annealsubnet.statistics.streams import as_wide, chunks
 
 _LANES = 256
-"""Settings whose networks are evaluated at once."""
+"""Most settings whose networks are evaluated at once."""
 
 
 def measure_landscape(
@@ -113,15 +114,18 @@ def measured_tables(
         def one(gate: jax.Array) -> jax.Array:
             # Only what follows the gates depends on the lane, so layers before them are computed once.
             outputs = network.run(params, inputs, gates={**gates, site: gate})[0]
-            return loss.value(outputs, labels).sum()
+            return loss.value(as_wide(outputs), labels).sum()
 
         return jax.vmap(one)(lanes)
 
-    for inputs, labels in labeled_for(network, batches, loss):
-        count += len(labels)
-        for start in range(0, total.size, _LANES):
-            place = np.arange(start, min(start + _LANES, total.size))
-            lanes = np.repeat(base[None].astype(np.float32), _LANES, axis=0)
+    # Every example is held once for every setting.
+    held = backward_chunk(network, most=4096 * _LANES)
+    width = min(held, _LANES)
+    for inputs, labels in chunks(labeled_for(network, batches, loss), held // width):
+        count += len(inputs)
+        for start in range(0, total.size, width):
+            place = np.arange(start, min(start + width, total.size))
+            lanes = np.repeat(base[None].astype(np.float32), width, axis=0)
             rows, chosen = np.arange(place.size)[:, None], windows[place // settings]
             lanes[rows, chosen] = base[chosen] ^ (bits[place % settings] > 0)
             values = step(network.params, lanes, gates, inputs, labels)

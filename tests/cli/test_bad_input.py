@@ -164,6 +164,10 @@ OPTIONS = {
     "no such layer": (["--exclude", "fc9"], "--exclude names 'fc9', which the network does not have; it has ['layers/0', 'la"),
     "no layer left": (["--exclude", "layers/0", "layers/2"], "keep and --exclude leave none of"),
     "a method for another unit": (["--unit", "weight", "--method", "activation"], "activation"),
+    "a method for one of two units": (
+        ["--unit", "neuron", "weight", "--method", "activation"],
+        "activation can't choose weights",
+    ),
     "no heads": (["--unit", "head", "--method", "magnitude"], "head"),
 }
 
