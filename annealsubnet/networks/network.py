@@ -256,8 +256,10 @@ class _Taps:
         self.records: dict[str, tuple[jax.Array, jax.Array]] = {}
         self._inputs: dict[str, jax.Array] = {}
         self._record, self._shifts, self._maps = record, shifts, maps
-        # The outputs of a layer on their way to a sum: as they are, and behind the BatchNorm that alone reads them.
+        # The outputs of a layer on their way to a sum: as they are, and behind the BatchNorm that alone reads them. And what
+        # else is computed from them.
         self.followed: list[jax.Array] = []
+        self._behind: dict[int, Any] = {}
         self.total: jax.Array | None = None
         self._carriers = () if followed is None else (followed, *(norm.name for norm in [network.norms.get(followed)] if norm))
         self._gates: dict[tuple[str, str], list[tuple[Gate, jax.Array]]] = {}
@@ -269,11 +271,12 @@ class _Taps:
     def step(self, equation: Any, operands: list[Any]) -> list[Any]:
         """The results of an equation, a tap or another."""
         handler: Callable[[str, Any], Any] | None = {tap_in_p: self.enter, tap_out_p: self.leave}.get(equation.primitive)
-        if handler is not None:
-            return [handler(equation.params["spec"].name, operands[0])]
-        results = bind(equation, operands)
+        results = bind(equation, operands) if handler is None else [handler(equation.params["spec"].name, operands[0])]
         if equation.primitive.name in ("add", "add_any"):
             self.summed(operands, results[0])
+        if any(self._is_followed(operand) or id(operand) in self._behind for operand in operands):
+            # Kept by identity, and kept alive so that no other value gets it.
+            self._behind.update((id(result), result) for result in results if not self._is_followed(result))
         return results
 
     def enter(self, name: str, value: jax.Array) -> jax.Array:
@@ -294,12 +297,19 @@ class _Taps:
         return value
 
     def summed(self, operands: list[Any], result: jax.Array) -> None:
-        """Note a sum, if it is the first that what is followed goes into, and adds something as large to it."""
-        if self.total is None and len(self.followed) == len(self._carriers) and len(operands) == 2:
-            now = self.followed[-1] if self.followed else None
+        """Note a sum, if it is the first that what is followed goes into, and adds something as large to it.
+
+        What follows from it itself does not count, as in z + .045 z³ (GELU) or z + f(z): no z makes up for an error there.
+        """
+        if self.total is None and self.followed and len(self.followed) == len(self._carriers) and len(operands) == 2:
+            now = self.followed[-1]
             others = [operand for operand in operands if operand is not now]
             if len(others) == 1 and jnp.shape(others[0]) == result.shape:
-                self.total = result
+                own = self._is_followed(others[0]) or id(others[0]) in self._behind
+                self.total = self.total if own else result
+
+    def _is_followed(self, value: Any) -> bool:
+        return any(value is each for each in self.followed)
 
     def _gated(self, name: str, side: str, value: jax.Array) -> jax.Array:
         for gate, factors in self._gates.get((name, side), ()):

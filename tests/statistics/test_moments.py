@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from annealsubnet.networks import as_network
+from annealsubnet.networks import as_network, from_function
 from annealsubnet.solvers.select_refit import error_curves
 from annealsubnet.statistics.moments import input_moments, self_regression
 from annealsubnet.statistics.targets import targets_from_start
@@ -139,6 +139,32 @@ def test_without_a_sum_the_targets_are_the_dense_layers_outputs(name):
     ((read, targets),) = targets_from_start(network, [inputs], name, changed, network.params)
     np.testing.assert_allclose(read, network.run(changed, inputs, record=[name])[1][name][0], atol=1e-5)
     np.testing.assert_allclose(targets, network.run(network.params, inputs, record=[name])[1][name][1], atol=1e-5)
+
+
+BEHIND = {
+    "gelu": lambda tap, z: jax.nn.gelu(z),
+    "a square root of a sum": lambda tap, z: z + jnp.sqrt(1 + z**2),
+    "its own branch": lambda tap, z: z + tap.dense("inner", jnp.tanh(z)),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+def test_a_sum_with_what_follows_from_a_layer_is_no_residual_sum(behind):
+    """Its other part errs because the layer errs, so nothing is to be made up for: the target is the dense layer's outputs."""
+    rng = np.random.default_rng(0)
+    names = ["below", "layer", *(["inner"] if behind is BEHIND["its own branch"] else []), "out"]
+    weights = {name: {"kernel": jnp.asarray(rng.normal(size=(6, 6)), jnp.float32)} for name in names}
+
+    def apply(params, inputs, tap):
+        return tap.dense("out", behind(tap, tap.dense("layer", jax.nn.relu(tap.dense("below", inputs)))))
+
+    inputs = rng.normal(size=(20, 6)).astype(np.float32)
+    network = as_network(from_function(apply, weights), inputs)
+    changed = {path: value * (0.5 if path.startswith("below") else 1.0) for path, value in network.params.items()}
+    ((_, targets),) = targets_from_start(network, [inputs], "layer", changed, network.params)
+    np.testing.assert_allclose(targets, network.run(network.params, inputs, record=["layer"])[1]["layer"][1], atol=1e-5)
+    restored, _ = network.run(changed, inputs, maps={"layer": lambda _: targets})
+    np.testing.assert_allclose(restored, network.apply(network.params, inputs), atol=1e-4)
 
 
 def test_moments_of_half_floats_do_not_overflow():
