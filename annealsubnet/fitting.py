@@ -107,7 +107,7 @@ def fit_network(
     dense = network.params if target_params is None else target_params
     outputs = network.jitted("fit outputs")(lambda values, images: apply_rounded(network, values, images))
     inputs = np.concatenate([batch for batch, _ in stream(batches)])
-    everything = _chunks(inputs, backward_chunk(network), partial(outputs, dense))
+    everything = _chunks(inputs, backward_chunk(network, loss=loss), partial(outputs, dense))
     part = everything[:: max(1, len(inputs) // _CURVED)]
     distance = _Distance(network, mask, loss)
     now = widened(mask.multiply(params))
@@ -168,15 +168,15 @@ def apply_rounded(network: Network, params: Params, inputs: jax.Array) -> jax.Ar
 
 
 _Chunk = tuple[jax.Array, jax.Array, np.ndarray]
-"""Examples, the outputs they should have, and 1 for each of them, 0 for those that fill up the last chunk."""
+"""Examples, the outputs they should have, and 1 for each of them, 0 for those that fill up the last chunk: the first once more,
+as a model that standardizes each example has no finite outputs for zeros."""
 
 
 def _chunks(inputs: np.ndarray, size: int, outputs: Callable[[jax.Array], jax.Array]) -> list[_Chunk]:
     """Inputs in chunks of one size, at most this one, with the outputs that a function gives them."""
     number = -(-len(inputs) // size)
     size = -(-len(inputs) // number)
-    padding = number * size - len(inputs)
-    padded = np.concatenate([inputs, np.zeros((padding, *inputs.shape[1:]), inputs.dtype)])
+    padded = np.resize(inputs, (number * size, *inputs.shape[1:]))
     ones = (np.arange(number * size) < len(inputs)).astype(np.float32)
     parts = zip(map(jnp.asarray, np.split(padded, number)), np.split(ones, number), strict=True)
     return [(images, outputs(images), each) for images, each in parts]
@@ -195,9 +195,8 @@ class _Distance:
 
     def __init__(self, network: Network, mask: Mask, loss: Loss) -> None:
         def curved(outputs: jax.Array, target: jax.Array, ones: jax.Array) -> jax.Array:
-            factors = loss.curvature_factor(target).astype(outputs.dtype)
-            along = jnp.einsum("cnk,nk->cn", factors, outputs)
-            return jnp.einsum("cn,cnk->nk", along, factors) * ones[:, None]
+            along, back = jax.vjp(loss.products_at(target), outputs)
+            return back(along)[0] * ones[:, None]
 
         @network.jitted("fit value", loss)
         def value(params: Params, images: jax.Array, target: jax.Array, ones: jax.Array) -> jax.Array:

@@ -101,15 +101,16 @@ def train_kept(
     """
     pairs = list(labeled_for(network, batches, loss))
     inputs, labels = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
-    keeps = {path: jnp.asarray(keep, jnp.float32) for path, keep in mask.keeps().items()}
+    keeps = {path: jnp.asarray(keep) for path, keep in mask.keeps().items()}
 
     @network.jitted("train", loss, training.tx)
     def step(values: Params, state: Any, keeps: Params, images: jax.Array, answers: jax.Array) -> Any:
+        def kept(tree: Params) -> Params:
+            return {path: jnp.where(keeps[path], value, 0) if path in keeps else value for path, value in tree.items()}
+
         slopes = jax.grad(lambda values: loss.value(network.apply(values, images), answers).mean())(values)
-        masked = {path: slope * keeps[path] if path in keeps else slope for path, slope in slopes.items()}
-        updates, state = training.tx.update(masked, state, values)
-        moved = dict(optax.apply_updates(values, updates))
-        return {path: value * keeps[path] if path in keeps else value for path, value in moved.items()}, state
+        updates, state = training.tx.update(kept(slopes), state, values)
+        return kept(dict(optax.apply_updates(values, updates))), state
 
     params = mask.multiply(before.params)
     state = training.tx.init(params) if before.state is None else before.state

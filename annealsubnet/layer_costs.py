@@ -93,10 +93,10 @@ def divide(
         return counts
     for _ in range(_ROUNDS):
         costs = layer_costs(network, batches, curves, counts, params=params, loss=loss)
-        if not any(costs.values()):
+        least = min((cost for cost in costs.values() if cost > 0), default=0.0)
+        if least == 0:
             return counts
-        least = min(cost for cost in costs.values() if cost > 0)
-        importance = {name: np.full(counts[name].shape, costs[name] or least) for name in curves}
+        importance = {name: np.full(counts[name].shape, max(costs[name], least)) for name in curves}
         counts = _divided(curves, importance, total)
     return counts
 
@@ -126,7 +126,7 @@ def layer_costs(
         loss: whose distance measures outputs.
 
     Returns:
-        By layer; 0 for one that loses nothing.
+        By layer, never negative (that would reward error); 0 for one that loses nothing.
     """
     inputs = _first(batches)
     target = _outputs(network)(params, inputs)

@@ -1,5 +1,6 @@
 """Gradual pruning: exact counts in every round, a budget that is kept, a loss that falls."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -27,8 +28,6 @@ def test_a_step_is_the_optimizers_on_what_is_kept(case):
     training = Training(optax.sgd(0.1), examples=240, batch_size=120)
     found = train_kept(network, mask, batches, Trained(network.params), training=training, loss=cross_entropy, seed=0)
     assert found.examples == 240
-    import jax
-
     params = mask.multiply(network.params)
     for _ in range(2):
         slopes = jax.grad(lambda values: cross_entropy.value(network.apply(values, inputs), jnp.asarray(labels)).mean())(params)
@@ -73,3 +72,18 @@ def test_what_does_not_go_together_is_refused(case):
         prune(network, [batches[0][0]], keep=0.5, polish=0, training=Training(optax.sgd(0.1), 10), seed=0)
     with pytest.raises(ValueError, match="1 or more"):
         Training(optax.sgd(0.1), 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_floats_stay_half_floats(case, dtype):
+    network, batches = case
+    network = network.replace(network.model.export({path: value.astype(dtype) for path, value in network.params.items()}))
+    kept = np.random.default_rng(1).random((6, 9)) < 0.5
+    mask = Mask.of(network, "weight", {"first": kept})
+    training = Training(optax.adam(0.01), examples=120)
+    found = train_kept(network, mask, batches, Trained(network.params), training=training, loss=cross_entropy, seed=0)
+    assert {value.dtype for value in found.params.values()} == {jnp.dtype(dtype)}
+    state = train_kept(network, mask, batches, found, training=training, loss=cross_entropy, seed=1).state
+    assert jax.tree.map(jnp.result_type, state) == jax.tree.map(jnp.result_type, training.tx.init(network.params))
+    first = np.asarray(found.params["first/kernel"])
+    assert not first[~kept].any() and (first[kept] != np.asarray(network.params["first/kernel"])[kept]).any()

@@ -116,3 +116,28 @@ def test_where_no_layer_moves_the_outputs_curvature_divides(case):
         importance = {name: np.full((1, network.layers[name].outputs), 1.0 if name == heavy else 1e-6) for name in hidden}
         counts = divide(network, [inputs], hidden, importance, 60, params=silent)
         assert counts[heavy].sum() > counts[light].sum()
+
+
+@pytest.mark.parametrize("cost", [0.0, -1.0])
+def test_a_layer_without_a_positive_cost_counts_as_the_cheapest(case, monkeypatch, cost):
+    network, inputs, curves = case
+    importance = {name: np.ones((1, layer.outputs)) for name, layer in network.layers.items()}
+
+    def divided(first):
+        costs = {"first": first, "second": 0.5, "out": 2.0}
+        monkeypatch.setattr("annealsubnet.layer_costs.layer_costs", lambda *given, **options: costs)
+        return divide(network, [inputs], curves, importance, 100, params=network.params)
+
+    found, expected = divided(cost), divided(0.5)
+    assert all(np.array_equal(found[name], expected[name]) for name in curves)
+
+
+def test_costs_of_mild_pruning_are_not_negative(case):
+    network, inputs, curves = case
+    for fewer in (1, 2):
+        counts = {name: np.full((1, layer.outputs), layer.fan_in - fewer) for name, layer in network.layers.items()}
+        for scale in (1.0, 1e-2, 1e-4):  # of the outputs, and of how far they move
+            params = {path: value * (scale if path.startswith("out") else 1) for path, value in network.params.items()}
+            hidden = {name: curves[name] for name in ("first", "second")}
+            costs = layer_costs(network, [inputs], hidden, counts, params=params)
+            assert min(costs.values()) >= 0

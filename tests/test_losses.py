@@ -1,5 +1,7 @@
 """Losses against their definitions, and their curvature against JAX's Hessian."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,3 +44,14 @@ def test_equal_shares_are_one_loss_and_others_are_refused():
     assert smoothed_cross_entropy(0.1) is smoothed_cross_entropy(0.1)
     with pytest.raises(ValueError, match="spread over all classes"):
         smoothed_cross_entropy(1.0)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, smoothed_cross_entropy(0.2), squared_error], ids=repr)
+@pytest.mark.parametrize("own", [True, False])
+def test_products_with_the_factor_and_its_transpose_are_those_of_the_array(loss, own):
+    vectors, coefficients = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 3)), jnp.float32)
+    factor = loss.curvature_factor(OUTPUTS)
+    loss = loss if own else replace(loss, curvature_products=None)
+    found, back = jax.vjp(loss.products_at(OUTPUTS), vectors)
+    np.testing.assert_allclose(found, jnp.einsum("rni,ni->rn", factor, vectors), atol=1e-6)
+    np.testing.assert_allclose(*back(coefficients.T), jnp.einsum("rni,nr->ni", factor, coefficients), atol=1e-6)

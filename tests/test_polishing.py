@@ -29,7 +29,7 @@ def drawn_masks(network, share):
 
 @pytest.mark.parametrize("chunk", [1024, 7])
 def test_the_fit_of_one_linear_layer_is_least_squares(chunk, monkeypatch):
-    monkeypatch.setattr("annealsubnet.fitting.backward_chunk", lambda network: chunk)
+    monkeypatch.setattr("annealsubnet.fitting.backward_chunk", lambda network, **options: chunk)
     inputs = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
     network = as_network(nnx.Linear(5, 2, rngs=nnx.Rngs(0)), inputs)
     (name,) = network.layers

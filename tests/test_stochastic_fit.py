@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from annealsubnet import Mask
 from annealsubnet.losses import squared_error
 from annealsubnet.networks import as_network
+from annealsubnet.stochastic_fit import divergence as measured_divergence
 from annealsubnet.stochastic_fit import fit_by_batches
 from tests.models import Classifier
 
@@ -103,3 +105,22 @@ def test_numbers_that_are_not_positive_are_refused(case, wrong):
     network, inputs, mask = case
     with pytest.raises(ValueError, match="must be positive"):
         fit_by_batches(network, mask, [inputs], params=network.params, seed=0, **{"examples": 100, **wrong})
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-5, 1e-4, 1e-3, 0.1, 1.0, 10.0, 1000.0])
+def test_the_divergence_of_float32_is_that_of_float64_and_never_negative(apart):
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=(200, 10)).astype(np.float32) * 3
+    outputs = target + apart * rng.normal(size=target.shape).astype(np.float32)
+    wanted, found = (log_softmax(each.astype(np.float64) / 4, axis=1) for each in (target, outputs))
+    by_definition = 16 * (np.exp(wanted) * (wanted - found)).sum(1).mean()
+    value, slope = jax.value_and_grad(measured_divergence)(outputs, target)
+    assert value >= 0
+    assert float(value) == pytest.approx(by_definition, rel=3e-3, abs=2e-11)
+    np.testing.assert_allclose(slope, 4 * (np.exp(found) - np.exp(wanted)) / len(target), rtol=1e-3, atol=1e-7)
+
+
+def test_the_divergence_of_half_floats_is_taken_in_float32():
+    target, outputs = np.random.default_rng(0).normal(size=(2, 50, 10)).astype(jnp.bfloat16)
+    wide = measured_divergence(outputs.astype(np.float32), target.astype(np.float32))
+    assert measured_divergence(outputs, target) == wide

@@ -77,20 +77,32 @@ def over_factors(function: Callable[[jax.Array], Any], factors: jax.Array) -> An
 def curvature_chunk(network: Network) -> int:
     """How many examples to pass forward once, and back once for each factor of the loss's curvature in a block.
 
+    All factors are held as well: outputs² numbers an example.
+
     Raises:
         ValueError: as `num_outputs`.
     """
-    return max(1, backward_chunk(network, most=4096) // (1 + min(num_outputs(network), FACTORS)))
+    outputs = num_outputs(network)
+    back = backward_chunk(network, most=4096) // (1 + min(outputs, FACTORS))
+    return max(1, min(back, chunk_size(4 * outputs**2)))
 
 
-def backward_chunk(network: Network, *, most: int = 1024) -> int:
-    """How many examples to pass forward and back at once: every layer's inputs and outputs are held until the way back."""
+def backward_chunk(network: Network, *, most: int = 1024, loss: Loss | None = None) -> int:
+    """How many examples to pass forward and back at once: every layer's inputs and outputs are held until the way back.
+
+    Args:
+        network: traced.
+        most: never more.
+        loss: of which products with the curvature's factors are taken; if it has these only from the factors, outputs² numbers
+            an example are held too.
+    """
 
     def records(params: Params, inputs: jax.Array) -> Any:
         return network.run(params, inputs, record=network.layers)[1]
 
-    held = jax.tree.leaves(jax.eval_shape(records, network.params, _one(network)))
-    return chunk_size(4 * sum(prod(array.shape) for array in held), most=most)
+    held = sum(prod(array.shape) for array in jax.tree.leaves(jax.eval_shape(records, network.params, _one(network))))
+    factors = 0 if loss is None or loss.curvature_products else num_outputs(network) ** 2
+    return chunk_size(4 * (held + factors), most=most)
 
 
 def _one(network: Network) -> jax.ShapeDtypeStruct:

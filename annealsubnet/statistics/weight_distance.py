@@ -66,7 +66,7 @@ def distance_to(
         return squared_distances(network.apply(now, inputs), network.apply(then, inputs), loss).sum()
 
     target = network.params if target_params is None else target_params
-    pieces = chunks(stream(batches), backward_chunk(network))
+    pieces = chunks(stream(batches), backward_chunk(network, loss=loss))
     total, count = accumulate(partial(step, params, target), ((inputs,) for inputs, _ in pieces))
     return float(total) / count
 
@@ -74,8 +74,7 @@ def distance_to(
 def squared_distances(outputs: jax.Array, target: jax.Array, loss: Loss) -> jax.Array:
     """½ ‖F^½ (f − f_0)‖² of every example."""
     outputs, target = as_wide(outputs), as_wide(target)
-    factors = loss.curvature_factor(target).astype(outputs.dtype)
-    return 0.5 * jnp.square(jnp.einsum("cnk,nk->cn", factors, outputs - target, precision="highest")).sum(0)
+    return 0.5 * jnp.square(loss.products_at(target)(outputs - target)).sum(0)
 
 
 def weight_distance(
@@ -102,11 +101,9 @@ def weight_distance(
     def step(now: Params, then: Params, key: jax.Array, number: jax.Array, inputs: jax.Array) -> Any:
         outputs, pull, records = pull_back(network, now, inputs)
         target = network.apply(then, inputs)
-        factors = loss.curvature_factor(target).astype(outputs.dtype)
-        moved = jnp.einsum("cnk,nk->cn", factors, outputs - target, precision="highest")
-        signs = random_signs(jax.random.fold_in(key, number), moved.shape, factors.dtype)
-        down = pull(jnp.einsum("cn,cnk->nk", moved, factors, precision="highest"))
-        across = pull(jnp.einsum("cn,cnk->nk", signs, factors, precision="highest"))
+        moved, back = jax.vjp(loss.products_at(target), outputs - target)
+        signs = random_signs(jax.random.fold_in(key, number), moved.shape, moved.dtype)
+        down, across = (pull(back(weights)[0]) for weights in (moved, signs))
         gradient, curvature = {}, {}
         for name, layer in layers.items():
             read = records[name][0]
@@ -118,7 +115,7 @@ def weight_distance(
 
     target = network.params if target_params is None else target_params
     key = jax.random.key(seed % 2**32)
-    pieces = enumerate(inputs for inputs, _ in chunks(stream(batches), backward_chunk(network)))
+    pieces = enumerate(inputs for inputs, _ in chunks(stream(batches), backward_chunk(network, loss=loss)))
     total, count = accumulate(
         lambda inputs, number: step(params, target, key, np.uint32(number), inputs),
         ((inputs, number) for number, inputs in pieces),

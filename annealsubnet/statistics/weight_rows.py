@@ -122,7 +122,6 @@ def distance_rows(
     def step(now: Params, then: Params, places: Any, number: jax.Array, key: jax.Array, inputs: jax.Array) -> Any:
         outputs, pull, records = pull_back(network, now, inputs)
         target = network.apply(then, inputs)
-        factors = loss.curvature_factor(target).astype(outputs.dtype)
 
         def once(combination: jax.Array) -> Any:
             deltas = pull(combination)
@@ -134,15 +133,15 @@ def distance_rows(
             return jnp.concatenate(parts, axis=1), moved.reshape(-1, per_row).sum(1)
 
         if copies >= rank:  # a row for every factor: no signs
-            matrix, residual = jax.lax.map(once, factors)
+            matrix, residual = jax.lax.map(once, loss.curvature_factor(target).astype(outputs.dtype))
         else:
-            shape = (copies, *factors.shape[:2])
-            signs = random_signs(jax.random.fold_in(key, number), shape, factors.dtype)
-            matrix, residual = jax.lax.map(lambda drawn: once(jnp.einsum("cn,cnk->nk", drawn, factors)), signs)
+            along, back = jax.vjp(loss.products_at(target), outputs)
+            signs = random_signs(jax.random.fold_in(key, number), (copies, *along.shape), along.dtype)
+            matrix, residual = jax.lax.map(lambda drawn: once(*back(drawn)), signs)
         return matrix.reshape(-1, matrix.shape[-1]), residual.ravel()
 
     rows_an_example = rank if copies >= rank else 1
-    pairs = chunks(stream(batches), _chunk(network, per_row))
+    pairs = chunks(stream(batches), _chunk(network, per_row, loss))
     indices = {} if chosen is None else {name: jnp.asarray(chosen[name]) for name in names}
     found = [
         step(params, dense, indices, np.uint32(number), key, inputs)
@@ -209,7 +208,8 @@ def _named(network: Network, layers: Iterable[str] | None, chosen: Chosen | None
 def _rank(network: Network, loss: Loss) -> int:
     """How many factors the loss's curvature has."""
     one = jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
-    return int(jax.eval_shape(lambda params, x: loss.curvature_factor(network.apply(params, x)), network.params, one).shape[0])
+    outputs = jax.eval_shape(network.apply, network.params, one)
+    return int(jax.eval_shape(lambda outputs: loss.products_at(outputs)(outputs), outputs).shape[0])
 
 
 def _grouping(count: int, rows: int, rank: int) -> tuple[int, int]:
@@ -219,11 +219,11 @@ def _grouping(count: int, rows: int, rank: int) -> tuple[int, int]:
     return max(1, round(count / rows)), 1
 
 
-def _chunk(network: Network, per_row: int) -> int:
+def _chunk(network: Network, per_row: int, loss: Loss | None = None) -> int:
     """Examples at a time: whole rows."""
     weights = sum(int(np.prod(layer.shape)) for layer in network.layers.values())
     held = max(1, 2**24 // weights) * per_row
-    return max(1, min(backward_chunk(network), held) // per_row) * per_row
+    return max(1, min(backward_chunk(network, loss=loss), held) // per_row) * per_row
 
 
 def _whole_rows(arrays: Iterable[tuple[Any, ...]], per_row: int, *, several: bool = False) -> Iterable[tuple[int, Any]]:

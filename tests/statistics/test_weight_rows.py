@@ -1,11 +1,15 @@
 """Rows of weights: against Jacobians computed directly, for dense layers, convolutions and groups of them."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from annealsubnet import Mask
+from annealsubnet.fitting import fit_network
 from annealsubnet.losses import cross_entropy
 from annealsubnet.networks import as_network
 from annealsubnet.statistics.weight_distance import distance_to, weight_distance
@@ -110,3 +114,29 @@ def test_distance_and_its_slopes(case):
     exact = (rows**2).sum((0, 1)) / 12
     assert np.abs(curvature - exact).max() < 0.25 * exact.max()
     assert weight_distance(network, batches, params=network.params, seed=0).value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_loss_with_products_is_measured_without_its_factors(case):
+    """Of a thousand classes they would be a million numbers an example."""
+    network, inputs, moved = case
+
+    def no_factors(outputs):
+        pytest.fail("the factors were asked for")
+
+    with_products = replace(cross_entropy, curvature_factor=no_factors)
+    with_factors = replace(cross_entropy, curvature_products=None)
+    mask = Mask.of(network, "weight", {name: np.ones(layer.shape, bool) for name, layer in network.layers.items()})
+    values = []
+    for loss in (with_products, with_factors):
+        options = {"params": moved, "loss": loss}
+        distance = weight_distance(network, [inputs], seed=0, **options)
+        rows = distance_rows(network, [inputs], rows=4, seed=0, **options)
+        fit = fit_network(network, mask, [inputs], steps=1, products=3, **options)
+        values.append(
+            [
+                distance_to(network, [inputs], **options),
+                *(distance.value, distance.gradient, distance.curvature),
+                *(rows.matrix, rows.residual, fit.start, fit.value),
+            ]
+        )
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6), *values)
