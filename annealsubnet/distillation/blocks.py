@@ -127,7 +127,7 @@ def _output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
         _, records = network.run(params, inputs, record=network.layers)
         return {name: record[1] for name, record in records.items()}
 
-    return {name: shape.shape[1:] for name, shape in jax.eval_shape(outputs, network.params, _one(network)).items()}
+    return {name: shape.shape[1:] for name, shape in jax.eval_shape(outputs, network.params, one_example(network)).items()}
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,11 @@ def measure_matching(
         if layer.bias is not None:
             targets = targets - as_wide(params[layer.bias]).reshape(-1)
         vectors = jnp.full((), len(rows), jnp.float32)
-        return rows.T @ rows, rows.T @ targets, (targets**2).sum(0), vectors
+        gram, cross = (jnp.matmul(rows.T, other, precision="highest") for other in (rows, targets))
+        return gram, cross, (targets**2).sum(0), vectors
 
-    sums, _ = accumulate(lambda inputs: step(params, teacher.params, inputs), pieces(batches, (student, layer), (teacher, block.teacher)))
+    read = pieces(batches, (student, layer), (teacher, block.teacher))
+    sums, _ = accumulate(lambda inputs: step(params, teacher.params, inputs), read)
     gram, cross, energy = (total / sums[3] for total in sums[:3])
     check_statistics(layer.name, gram, cross, energy)
     check_reads(layer, gram)
@@ -246,13 +248,13 @@ def reads_of(student: Network, block: Block) -> Int[np.ndarray, "fan_in"] | None
 
 
 def pieces(batches: Batches, *passes: tuple[Network, Layer], most: int = _CHUNK) -> Iterator[tuple[np.ndarray]]:
-    """The inputs, as many at a time as may go through each network up to a layer, and `most` of them."""
-    size = min(chunk_size(4 * _largest(network, layer), most=most) for network, layer in passes)
-    return ((inputs,) for inputs, _ in chunks(stream(batches), size))
+    """The inputs, as many at a time as fit the memory on their way through networks up to a layer of each, `most` at most."""
+    sizes = [chunk_size(4 * _largest(network, layer), most=_CHUNK) for network, layer in passes]
+    return ((inputs,) for inputs, _ in chunks(stream(batches), min(most, *sizes)))
 
 
 def _largest(network: Network, layer: Layer) -> int:
-    """How many numbers an example has at most, on its way up to a layer or as the vectors that the layer multiplies."""
+    """Most numbers that an example has on its way up to a layer, or as the vectors that the layer multiplies."""
     names = list(network.layers)
     names = names[: names.index(layer.name) + 1]
 
@@ -260,9 +262,9 @@ def _largest(network: Network, layer: Layer) -> int:
         _, records = network.run(params, inputs, record=names)
         return records, layer.patches(records[layer.name][0])
 
-    return max(array.size for array in jax.tree.leaves(jax.eval_shape(held, network.params, _one(network))))
+    return max(array.size for array in jax.tree.leaves(jax.eval_shape(held, network.params, one_example(network))))
 
 
-def _one(network: Network) -> jax.ShapeDtypeStruct:
+def one_example(network: Network) -> jax.ShapeDtypeStruct:
     """The shape of one example."""
     return jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)

@@ -7,7 +7,7 @@ labels, no gradients, and no weight of the student is changed.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, prod
+from math import ceil, inf
 from numbers import Real
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from annealsubnet.distillation.blocks import (
     follows,
     measure_matching,
     measure_signs,
+    one_example,
     pieces,
     reads_of,
 )
@@ -43,6 +44,8 @@ class Solve(Protocol):
 
 
 _HIDDEN = Schedule(100)
+_KEPT = 0.6
+"""Weights that may stay for each of the teacher's, besides those that hand on a block's inputs, where no number is given."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def distill_ticket(
     student: Any,
     batches: Batches,
     *,
-    kept_per_weight: float | Mapping[str, float] = 0.6,
+    kept_per_weight: float | Mapping[str, float] | None = None,
     blocks: Mapping[str, str | Sequence[str]] | None = None,
     alternation: Alternation | None = None,
     solve: Solve = anneal_sums,
@@ -109,8 +112,9 @@ def distill_ticket(
             the last with as many outputs; in one, inputs should be there several times, for a weight is summed from copies of
             its input. (Where the teacher has biases, give the student an input that is always one, before each layer.)
         batches: of inputs or (inputs, labels); labels are not read.
-        kept_per_weight: at most so many of the student's weights stay for each of the teacher's, in every block; or by the
-            teacher's layer. It may be above one.
+        kept_per_weight: at most so many of the student's weights stay for each of the teacher's, in every block, those of both
+            its layers counted; or by the teacher's layer. It may be above one. By default 0.6 in every block, and on top of
+            them what the first of two layers takes: one weight for each of its neurons, or the fan-in of `alternation`.
         blocks: the student's layer, or its two layers, for each of the teacher's, where their order does not tell.
         alternation: how the first of two layers is annealed too, with a ReLU alone between them; if None its neurons copy one
             input each, whatever the nonlinearity (see `paths`).
@@ -123,7 +127,7 @@ def distill_ticket(
 
     Raises:
         ValueError: for layers that do not fit each other, `alternation` of layers with anything but a ReLU between them, a
-            `kept_per_weight` that leaves a block nothing, a negative seed, or bad batches.
+            `kept_per_weight` that leaves a block's last layer nothing, a negative seed, or bad batches.
         TypeError: for a seed that is no whole number.
 
     Example:
@@ -142,7 +146,7 @@ def distill_ticket(
     example = first_inputs(batches)
     theirs, ours = as_network(teacher, example), as_network(student, example)
     laid = blocks_of(theirs, ours, blocks)
-    allowed = _allowed(laid, kept_per_weight)
+    allowed = _allowed_by_default(laid, alternation) if kept_per_weight is None else _allowed(laid, kept_per_weight)
     if alternation is not None:
         check_turns(ours, laid, batches)
     params = dict(ours.params)
@@ -258,10 +262,12 @@ def _vectors(
         wanted = teacher.run(theirs, inputs, record=(block.teacher.name,))[1][block.teacher.name][1]
         return first.patches(read)[:, 0], wanted.reshape(-1, block.last.outputs)
 
-    for (inputs,) in pieces(batches, (student, first), (teacher, block.teacher), most=most_images):
+    # What one example gives tells how many give `most`.
+    each = jax.eval_shape(both, params, teacher.params, one_example(student))[0].shape[0]
+    for (inputs,) in pieces(batches, (student, first), (teacher, block.teacher), most=ceil(most / each)):
         pair = both(params, teacher.params, inputs)
-        rows.append(np.asarray(pair[0][: most - found], np.float64))
-        targets.append(np.asarray(pair[1][: most - found], np.float64))
+        rows.append(np.asarray(pair[0])[: most - found].astype(np.float64))
+        targets.append(np.asarray(pair[1])[: most - found].astype(np.float64))
         found += len(rows[-1])
         if found >= most:
             break
@@ -275,8 +281,15 @@ def _matrix(layer: Layer, params: Params) -> np.ndarray:
     return layer.weight_matrix(params)[0]
 
 
+def _allowed_by_default(blocks: Sequence[Block], alternation: Alternation | None) -> dict[str, int]:
+    """How many weights each block may keep by default: enough for its first layer, and some for its last."""
+    fan_in = 1 if alternation is None else alternation.fan_in
+    first = [0 if block.first is None else block.first.outputs * min(fan_in, block.first.fan_in) for block in blocks]
+    return {block.teacher.name: own + max(1, int(_KEPT * block.weights)) for block, own in zip(blocks, first, strict=True)}
+
+
 def _allowed(blocks: Sequence[Block], kept_per_weight: float | Mapping[str, float]) -> dict[str, int]:
-    """How many weights each block may keep."""
+    """How many weights each block may keep by what is given."""
     names = [block.teacher.name for block in blocks]
     shares = dict(kept_per_weight) if isinstance(kept_per_weight, Mapping) else dict.fromkeys(names, kept_per_weight)
     if set(shares) != set(names):

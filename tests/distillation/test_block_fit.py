@@ -168,7 +168,8 @@ def test_alternations_that_do_nothing_are_refused(bad):
         Alternation(**bad)
 
 
-@pytest.mark.parametrize("bad", ["x", None, float("nan"), float("inf"), -1])
+@pytest.mark.parametrize("bad", ["x", {"l0": None}, float("nan"), float("inf"), -1])
 def test_a_share_that_is_no_number_above_zero_is_refused(bad):
-    with pytest.raises(ValueError, match=f"kept_per_weight of 'l0' is {bad!r}; give a number above 0"):
+    value = bad["l0"] if isinstance(bad, dict) else bad
+    with pytest.raises(ValueError, match=f"kept_per_weight of 'l0' is {value!r}; give a number above 0"):
         distill_ticket(chain((6, 3)), chain((6, 3), seed=1), [VECTORS], kept_per_weight=bad, seed=0)

@@ -87,6 +87,21 @@ def test_both_layers_of_a_block_in_turn(digits):
     assert error(1) < 0.9 * error(0)
 
 
+@pytest.mark.parametrize("outputs", [10, 1])
+@pytest.mark.parametrize("turns", [None, Alternation(fan_in=3, rounds=0, examples=100)])
+def test_a_student_as_documented_needs_no_number(digits, outputs, turns):
+    """Six to eight neurons for every input are more than 0.6 of the teacher's weights where there are few outputs."""
+    _, batches = digits
+    teacher = perceptron((24, outputs), seed=0)
+    widths = (64 * 6, 24, 24 * 8, outputs)
+    student, fits = draw_student(teacher, perceptron(widths), batches, seed=0), list[Fit]()
+    mask = distill_ticket(teacher, student, batches, alternation=turns, seed=0, report=fits.append)
+    first = (1 if turns is None else 3) * np.array([widths[0], widths[2]])
+    most = first + 0.6 * 24 * np.array([64, outputs])
+    assert all(0 < fit.kept <= limit and fit.error < 1 for fit, limit in zip(fits, most, strict=True))
+    assert mask.kept_count == sum(fit.kept for fit in fits) and all(kept.any() for kept in mask.kept.values())
+
+
 def test_convolutions_and_biases():
     data, named = load("digits", seed=0), named_network("digits-cnn")
     batches = list(data.batches("train", 100, normalize=named.normalize, examples=100))
@@ -131,7 +146,7 @@ def test_what_is_refused(digits):
     with pytest.raises(ValueError, match="copies of its inputs in 'fc4' take"):
         distill_ticket(teacher, student, batches, kept_per_weight={"fc1": 0.6, "fc2": 0.05}, seed=0)
     with pytest.raises(ValueError, match="with a fan-in of 64"):
-        distill_ticket(teacher, student, batches, alternation=Alternation(fan_in=64), seed=0)
+        distill_ticket(teacher, student, batches, kept_per_weight=0.6, alternation=Alternation(fan_in=64), seed=0)
     for spread in (0, np.inf):
         with pytest.raises(ValueError, match=f"spread is {spread}"):
             draw_student(teacher, student, batches, spread=spread, seed=0)

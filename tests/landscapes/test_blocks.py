@@ -69,9 +69,32 @@ def test_random_windows_meet_the_tree_decomposition():
         assert anneal(land, seed=seed).energies.min() == pytest.approx(solve_tree(land)[1])
 
 
+@pytest.mark.parametrize("moves", ["blocks", "flips"])
+@pytest.mark.parametrize("temperatures", [None, (0, 0), (1.0, 0.01)])
+def test_tables_times_a_power_of_two_have_the_same_states(moves, temperatures):
+    land = random_landscape(40, 4, seed=0)
+    options = {"moves": moves, "num_reads": 4, "num_sweeps": 30, "seed": 0}
+    found = anneal(land, temperatures=temperatures, **options)
+    for exponent in (-960, -60, -40, -1, 1, 40, 960):
+        scaled = Landscape(land.windows, np.ldexp(land.tables, exponent), 40)
+        same = None if temperatures is None else tuple(np.ldexp(temperatures, exponent))
+        again = anneal(scaled, temperatures=same, **options)
+        assert (again.states == found.states).all() and (again.energies == np.ldexp(found.energies, exponent)).all()
+
+
+def test_tables_plus_constants_have_the_same_states():
+    land = random_landscape(40, 4, seed=0)
+    tables = np.round(land.tables * 2**20)
+    offsets = np.arange(40)[:, None] * 2.0**32
+    states = [anneal(Landscape(land.windows, table, 40), num_reads=4, seed=0).states for table in (tables, tables + offsets)]
+    assert (states[0] == states[1]).all()
+
+
 def test_a_landscape_without_windows_or_variables_is_fine():
     loose = Landscape(np.zeros((0, 2), int), np.zeros((0, 4)), 3)
     assert anneal(loose, seed=0, num_reads=2).energies.tolist() == [0.0, 0.0]
+    flat = Landscape(np.array([[0, 1]]), np.full((1, 4), 3.0), 2)
+    assert anneal(flat, seed=0, num_reads=2).energies.tolist() == [3.0, 3.0]
 
 
 def test_bad_options_are_refused():

@@ -1,5 +1,7 @@
 """Measured landscapes against losses measured one by one."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -8,7 +10,8 @@ from annealsubnet import evaluate
 from annealsubnet.examples.architectures import MLP
 from annealsubnet.landscapes import measure_landscape, ring_windows
 from annealsubnet.masks import Mask
-from annealsubnet.networks import as_network
+from annealsubnet.networks import Network, as_network
+from annealsubnet.statistics import streams
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,49 @@ def test_windows_are_exact_around_any_mask(case):
         state = base.copy()
         state[window[:2]] ^= True
         assert land.energy(state) == pytest.approx(loss_of(network, batches, state), abs=1e-5)
+
+
+@pytest.mark.parametrize(("pairs", "lanes"), [(10, 10), (256 * 7, 256), (2**20, 256)])
+def test_as_many_networks_are_held_as_fit_a_chunk_and_tables_do_not_depend_on_it(case, monkeypatch, pairs, lanes):
+    network, batches = case
+    whole = measure_landscape(network, batches, ring_windows(8, 2), site="fc1").tables
+    seen = []
+
+    def jitted(self, *key):
+        def noted(function):
+            step = jax.jit(function)
+            return lambda params, gates, *rest: seen.append((len(gates), len(rest[1]))) or step(params, gates, *rest)
+
+        return noted
+
+    monkeypatch.setattr(Network, "jitted", jitted)
+    monkeypatch.setattr(streams, "CHUNK_BYTES", pairs * 4 * (5 + 8 + 8 + 3))  # what both layers read and return
+    tables = measure_landscape(network, batches, ring_windows(8, 2), site="fc1").tables
+    assert max(count for count, _ in seen) == lanes
+    assert max(examples for _, examples in seen) == min(40, pairs // lanes)
+    np.testing.assert_allclose(tables, whole, atol=1e-6)
+
+
+class Half(nnx.Module):
+    """A perceptron of few digits."""
+
+    def __init__(self, dtype):
+        options = {"dtype": dtype, "param_dtype": dtype, "rngs": nnx.Rngs(0)}
+        self.one, self.two = nnx.Linear(5, 8, **options), nnx.Linear(8, 3, **options)
+
+    def __call__(self, inputs):
+        return self.two(nnx.relu(self.one(jnp.asarray(inputs))))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_network_of_half_floats_has_the_loss_that_evaluation_has(dtype):
+    generator = np.random.default_rng(0)
+    batches = [(generator.normal(size=(1000, 5)).astype(np.float32), generator.integers(0, 3, 1000))]
+    network = as_network(Half(dtype), batches[0][0])
+    land = measure_landscape(network, batches, ring_windows(8, 1), site="one")
+    for state in (np.ones(8, bool), *(1 - np.eye(8, dtype=int)[:3])):
+        wanted = evaluate(network, batches, Mask.of(network, "neuron", {"one": state.astype(bool)})).loss
+        assert land.energy(state) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_bad_sites_and_windows_are_refused(case):
