@@ -1,7 +1,7 @@
 """Frozen weights: which of them stay when none will be refitted, all layers together.
 
 With w_0 the dense weights the network w_0 ∘ x moves from the dense one, to second order around a mask m, by the low-rank
-energy of `annealsubnet.problems.low_rank`, with a ridge on what is flipped,
+energy of `annealsubnet.problems.low_rank`, with a ridge on what is flipped and moves the dense network at all,
 
     E(x) = ½ ‖A (w_0 ∘ (x − m)) + r‖² + ½ ρ Σ_i w_0i² |x_i − m_i|.
 
@@ -52,15 +52,16 @@ def select_frozen_weights(
     task = _Task(network, batches, budget, choice, loss, seed)
     state, value, ridge = np.ones(len(task.weights), bool), np.inf, _RIDGES[0]
     model = task.rows(state, 0)
+    idle = np.asarray(~model.matrix.any(axis=0))
     for candidate in _RIDGES:
-        found = task.solve(model, state, candidate, 0)
+        found = task.solve(model, state, candidate, 0, idle=idle)
         distance = task.distance(found)
         logger.info("ridge %g: distance %.4g", candidate, distance)
         if distance < value:
             best, value, ridge = found, distance, candidate
     state = best
     for number in range(1, rounds + 1):
-        found = task.solve(task.rows(state, number), state, ridge, number)
+        found = task.solve(task.rows(state, number), state, ridge, number, idle=idle)
         distance = task.distance(found)
         logger.info("round %d: %d exchanges, distance %.4g to %.4g", number, int((found & ~state).sum()), value, distance)
         if np.array_equal(found, state):
@@ -124,12 +125,17 @@ class _Task:
             loss=self.loss,
         )
 
-    def solve(self, model: WeightRows, state: np.ndarray, ridge: float, number: int) -> np.ndarray:
-        """The best mask around another, of the counts that are asked for."""
+    def solve(self, model: WeightRows, state: np.ndarray, ridge: float, number: int, *, idle: np.ndarray) -> np.ndarray:
+        """The best mask around another, of the counts that are asked for.
+
+        Weights that are idle in the dense network, as those of inputs that are always zero, go for nothing, however large they
+        are; those that only the mask makes idle may serve again, and are charged.
+        """
         factor = np.ascontiguousarray((model.matrix * self.weights.astype(np.float32)).T)
         half = 0.5 * np.einsum("ij,ij->i", factor, factor).astype(np.float64)
-        mean = 2 * half.sum() / max(float(self.weights @ self.weights), np.finfo(np.float64).tiny)
-        cost = np.where(state, 0.5, -0.5) * ridge * mean * self.weights**2
+        weights = np.where(idle & (half == 0), 0.0, self.weights)
+        mean = 2 * half.sum() / max(float(weights @ weights), np.finfo(np.float64).tiny)
+        cost = np.where(state, 0.5, -0.5) * ridge * mean * weights**2
         residual = model.residual + factor[~state].sum(0, dtype=np.float64)
         problem = LowRankProblem(factor, residual, cost, self.group)
         removal = half - factor @ problem.outputs(state).astype(np.float32) + cost

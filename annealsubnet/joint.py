@@ -7,7 +7,8 @@ weight_rows`), with gradient g, rows A and h the diagonal of AᵀA,
 
 so that the best set of k weights, each with its refitted value, is best-subset regression with one target: the exact
 select-and-refit of a single neuron, whose inputs are weights of the whole network. The ridge ρ keeps the answer where the model
-may be trusted. The moments of the weights that take part are that many numbers squared, so not all weights do.
+may be trusted; idle weights, as of inputs that are always zero, move nothing and are without it. The moments of the weights
+that take part are that many numbers squared, so not all weights do.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,6 +45,7 @@ class Joint:
         members: which weights are kept.
         gradient: g, exact over the examples.
         curvature: h, estimated.
+        idle: members that have none, here and in the network whose outputs are kept to; what only a mask makes idle may serve.
         count: how many examples they were measured on.
     """
 
@@ -53,11 +55,13 @@ class Joint:
     members: Bool[np.ndarray, "weights"]
     gradient: Float[np.ndarray, "weights"]
     curvature: Float[np.ndarray, "weights"]
+    idle: Bool[np.ndarray, "weights"]
     count: int
 
     def price(self, ridge: float = 0.0) -> Float[np.ndarray, "weights"]:
         """What removing each member costs by itself, nothing refitted; infinite for the others."""
-        return np.where(self.members, self.weights**2 * (self.curvature + ridge * self.curvature.mean()), np.inf)
+        priced = np.where(self.idle, 0.0, self.curvature + ridge * self.curvature.mean())
+        return np.where(self.members, self.weights**2 * priced, np.inf)
 
     @property
     def promise(self) -> Float[np.ndarray, "weights"]:
@@ -106,15 +110,21 @@ def measure_joint(
     loss: Loss,
     seed: int,
 ) -> Joint:
-    """Weights, gradient and curvature at present parameters, in one pass."""
+    """Weights, gradient and curvature at present parameters, in one pass; in another which are idle, if any can be."""
     measured = weight_distance(network, batches, params=params, target_params=target_params, seed=seed, loss=loss)
+    members = _joined(names, masks)
+    idle = members & (_joined(names, measured.curvature) == 0)
+    if params is not target_params and idle.any():
+        dense = weight_distance(network, batches, params=target_params, target_params=target_params, seed=seed, loss=loss)
+        idle &= _joined(names, dense.curvature) == 0
     return Joint(
         network,
         names,
         _joined(names, {name: params[network.layers[name].kernel] for name in names}),
-        _joined(names, masks),
+        members,
         _joined(names, measured.gradient),
         _joined(names, measured.curvature),
+        idle,
         measured.count,
     )
 
@@ -159,6 +169,8 @@ def select_jointly(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Members and weights after the best `count` of the active weights have been chosen and refitted, the rest as they are.
 
+    Idle weights are not refitted either.
+
     Args:
         joint: around present weights.
         active: numbers of the weights that take part.
@@ -172,8 +184,9 @@ def select_jointly(
     """
     members, weights = joint.members.copy(), joint.weights.copy()
     diagonal = np.diag(gram).copy()
+    moves = ~joint.idle[active]
     damped = gram.copy()
-    damped[np.diag_indices_from(damped)] += ridge * (diagonal + diagonal.mean())
+    damped[np.diag_indices_from(damped)] += np.where(moves, ridge * (diagonal + diagonal.mean()), 0.0)
     cross = damped @ weights[active] - joint.gradient[active]
     moving = min(count, len(active) - count)
     found = select_inputs(
@@ -188,7 +201,7 @@ def select_jointly(
         num_sweeps=max(1, choice.effort * _FULL_EFFORT // max(moving, _FULL_EFFORT)),
         temperature="annealed" if choice.effort else "zero",
     )
-    members[active], weights[active] = found.kept[:, 0], found.coefficients[:, 0]
+    members[active], weights[active] = found.kept[:, 0], np.where(moves, found.coefficients[:, 0], weights[active])
     return members, weights
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from annealsubnet.arguments import check_whole
@@ -200,7 +201,10 @@ def _row_curvature(
 
 @dataclass(frozen=True)
 class _Course:
-    """Rounds of selection and refit, each from the parameters of the round before, with fewer units."""
+    """Rounds of selection and refit, each from the parameters of the round before, with fewer units.
+
+    A removed neuron or head is zero there, which no refit of what reads it undoes; so it is put back before the next choice.
+    """
 
     network: Network
     batches: Iterable[Any]
@@ -226,12 +230,13 @@ class _Course:
                 kept, params = thin_weights(network, batches, stage, kept=kept, params=target, **shared)
             else:
                 importance: Importance = {}
+                present = self._with_removed(stage, kept, trained.params, target)
                 if self.curvature is None:
-                    importance = importance_of(network, batches, params=trained.params, loss=self.loss)
+                    importance = importance_of(network, batches, params=present, loss=self.loss)
                 walk = _Walk(
                     network, batches, stage, importance, self.choice, self.loss, seed, target, self.inputs, self.curvature
                 )
-                kept, params = walk.run(trained.params, progress=progress)
+                kept, params = walk.run(present, progress=progress)
             logger.info("round %d of %d keeps %d of %d %ss", number + 1, len(stages), stage.total, stage.size, stage.unit)
             if self.polish and (stage.unit != "weight" or number + 1 == len(stages)):
                 kept, params = self._polished(stage, kept, params, target)
@@ -242,6 +247,13 @@ class _Course:
                     network, mask, batches, trained, training=self.training, loss=self.loss, seed=self.seed + number
                 )
         return kept, trained.params
+
+    def _with_removed(self, stage: Budget, kept: dict[str, np.ndarray], params: Params, target: Params) -> Params:
+        """Parameters in which neurons and heads that the round before removed are what they are in the target network."""
+        if stage.unit == "weight":
+            return params
+        keeps = Mask.of(self.network, stage.unit, kept).keeps()
+        return {**params, **{path: jnp.where(keep, params[path], target[path]) for path, keep in keeps.items()}}
 
     def _polished(
         self, budget: Budget, kept: dict[str, np.ndarray], params: Params, target: Params

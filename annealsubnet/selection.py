@@ -7,7 +7,7 @@ models: solve, refit, repeat. Weights that are not to be refitted are quadratic 
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def select_site(
     choice: Choice,
     seed: int,
 ) -> Bool[np.ndarray, "units"]:
-    """The `num_kept` units of a site that serve its consumers best.
+    """The `num_kept` units of a site that serve its consumers best; units that none of them reads go first.
 
     Args:
         network: traced.
@@ -88,8 +88,9 @@ def select_site(
         choice: how.
         seed: of all that is random.
     """
-    if num_kept == site.size:
-        return np.ones(site.size, bool)
+    site, read = read_part(site)
+    if num_kept >= site.size:
+        return with_unread(np.ones(site.size, bool), read, num_kept)
     if choice.refit and choice.sampler is None:
         stacked = stack(network, site, regressions, params, importance=importance, ridge=choice.ridge)
         found = select_units(
@@ -103,12 +104,32 @@ def select_site(
             num_sweeps=max(choice.effort, 1),
             temperature="annealed" if choice.effort else "zero",
         )
-        return found.kept
+        return with_unread(found.kept, read, num_kept)
     problem = site_problem(site, regressions, network.layers, params, num_kept=num_kept, importance=importance)
     kept = best_state(problem, choice, seed=seed)
-    if not choice.refit:
-        return kept
-    return _refined_site(network, site, regressions, params, kept, importance=importance, choice=choice, seed=seed)
+    if choice.refit:
+        kept = _refined_site(network, site, regressions, params, kept, importance=importance, choice=choice, seed=seed)
+    return with_unread(kept, read, num_kept)
+
+
+def read_part(site: Site) -> tuple[Site, Bool[np.ndarray, "units"]]:
+    """A site's units that any consumer reads, numbered without gaps and without gates or slots; and which of all they are.
+
+    What nobody reads changes no consumer's outputs, whether it is there or not: it takes no part in a choice.
+    """
+    numbers = np.unique(np.concatenate([units.ravel() for units in site.consumers.values()]))
+    read = np.isin(np.arange(site.size), numbers)
+    place = np.append(np.where(read, np.cumsum(read) - 1, -1), -1)
+    consumers = {name: place[units] for name, units in site.consumers.items()}
+    return replace(site, size=int(read.sum()), gates=(), zeroed=(), norms={}, consumers=consumers), read
+
+
+def with_unread(chosen: Bool[np.ndarray, "read"], read: Bool[np.ndarray, "units"], num_kept: int) -> Bool[np.ndarray, "units"]:
+    """All units of a site, of which those that nobody reads fill up what the chosen ones leave of `num_kept`."""
+    kept = np.zeros(read.size, bool)
+    kept[read] = chosen
+    kept[np.flatnonzero(~read)[: num_kept - int(chosen.sum())]] = True
+    return kept
 
 
 def best_state(problem: Problem, choice: Choice, *, seed: int) -> Bool[np.ndarray, "units"]:

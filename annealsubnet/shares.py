@@ -17,7 +17,7 @@ from annealsubnet.losses import Loss, check_loss, cross_entropy
 from annealsubnet.networks import Network, Params, Site, as_network
 from annealsubnet.problems import site_problem
 from annealsubnet.refitting import RIDGE
-from annealsubnet.selection import Choice, Importance, stack
+from annealsubnet.selection import Choice, Importance, read_part, stack
 from annealsubnet.solvers.greedy import eliminate
 from annealsubnet.solvers.select_refit import ErrorCurves, error_curves, unit_curve
 from annealsubnet.solvers.threads import by_group
@@ -203,19 +203,19 @@ def site_counts(
     readers = {consumer for site in sites.values() for consumer in site.consumers}
     moments = input_moments(network, batches, params=params, layers=[name for name in network.layers if name in readers])
     regressions = {name: self_regression(network.layers[name], moments[name], params) for name in readers}
-    curves = [
-        _refit_curve(network, site, regressions, params, importance, choice.ridge)
-        if choice.refit
-        else eliminate(site_problem(site, regressions, network.layers, params, importance=importance)).energy
-        for site in sites.values()
-    ]
+    curves = [_unit_curve(network, site, regressions, params, importance, choice) for site in sites.values()]
     counts = allocate(curves, budget.total, least=1).counts
     return dict(zip(sites, counts.tolist(), strict=True))
 
 
-def _refit_curve(
-    network: Network, site: Site, regressions: Mapping[str, Regression], params: Params, importance: Importance, ridge: float
+def _unit_curve(
+    network: Network, site: Site, regressions: Mapping[str, Regression], params: Params, importance: Importance, choice: Choice
 ) -> np.ndarray:
-    """The error after the refit for every number of units."""
-    stacked = stack(network, site, regressions, params, importance=importance, ridge=ridge)
-    return unit_curve(stacked.gram, stacked.cross, stacked.energy, unit_of_input=stacked.unit_of_input, ridge=0.0)
+    """The error, after the refit if there is one, for every number of units; those that nobody reads come last, for nothing."""
+    part, read = read_part(site)
+    if choice.refit:
+        stacked = stack(network, part, regressions, params, importance=importance, ridge=choice.ridge)
+        curve = unit_curve(stacked.gram, stacked.cross, stacked.energy, unit_of_input=stacked.unit_of_input, ridge=0.0)
+    else:
+        curve = eliminate(site_problem(part, regressions, network.layers, params, importance=importance)).energy
+    return np.pad(curve, (0, read.size - part.size), mode="edge")

@@ -1,10 +1,12 @@
 """Weights at the edge: dead inputs, fewer examples than inputs, a layer with a single weight, neurons that keep nothing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from flax import nnx
 
-from annealsubnet import baselines, prune
+from annealsubnet import baselines, prune, thin
 from annealsubnet.networks import as_network
 
 METHODS = {
@@ -62,6 +64,28 @@ def test_dead_inputs_are_not_kept_while_live_ones_go(name, scope):
     keep = {"first": 18 if scope == "layer" else 3}
     mask, _ = METHODS[name](model, [images(60)], keep=keep, scope=scope, seed=0)
     assert not mask.kept["first"][6:].any() and mask.kept["first"].sum() == 18
+
+
+@pytest.mark.parametrize("scope", ["network", "layer"])
+@pytest.mark.parametrize("effort", [0, 5])
+@pytest.mark.parametrize("method", [partial(prune, refit=False, polish=1), thin], ids=["frozen", "thin"])
+def test_all_layers_together_spend_nothing_on_dead_inputs_either(method, effort, scope):
+    """No ridge may price weights that move nothing: what is kept does not depend on their size."""
+    found, model = [], Narrow()
+    for scale in (1, 100):
+        model.first.kernel[...] = model.first.kernel[...].at[6:].multiply(scale)
+        found.append(method(model, [images(60)], keep={"first": 18, "waist": 6}, scope=scope, effort=effort, seed=0)[0])
+        assert not found[-1].kept["first"][6:].any() and found[-1].kept["first"].sum() == 18
+    np.testing.assert_array_equal(found[0].kept["first"], found[1].kept["first"])
+
+
+def test_thinning_leaves_weights_of_dead_inputs_as_they_are_where_more_are_asked_for_than_live():
+    inputs = images(60)
+    mask, pruned = thin(Narrow(), [inputs], keep={"first": 40}, scope="layer", effort=0, seed=0)
+    kept = mask.kept["first"][6:]
+    assert mask.kept["first"][:6].all() and kept.sum() == 4
+    dense = weights_of(Narrow(), inputs)["first"][6:]
+    np.testing.assert_array_equal(weights_of(pruned, inputs)["first"][6:][kept], dense[kept])
 
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"annealed", "obc", "forward"}))

@@ -14,7 +14,7 @@ from annealsubnet.losses import Loss, cross_entropy
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Network, Params
 from annealsubnet.refitting import kept_weights, refit_layer
-from annealsubnet.selection import Choice, stack
+from annealsubnet.selection import Choice, read_part, stack, with_unread
 from annealsubnet.shares import importance_of, site_counts
 from annealsubnet.statistics.moments import targeted_regression
 from annealsubnet.statistics.row_curvature import layer_targets
@@ -75,8 +75,10 @@ def osscar(
         targets.advance(network.in_order(member for other in undecided for member in other.members)[0], params)
         branch, readers = targets.branch(), network.in_order(site.consumers)
         regressions = {reader: targeted_regression(network, reader, branch.of(reader, params)) for reader in readers}
-        stacked = stack(network, site, regressions, params, importance=importance, ridge=ridge)
-        kept[name] = search(stacked.gram, stacked.cross, stacked.unit_of_input, count, steps=steps)
+        part, read = read_part(site)
+        stacked = stack(network, part, regressions, params, importance=importance, ridge=ridge)
+        chosen = search(stacked.gram, stacked.cross, stacked.unit_of_input, min(count, part.size), steps=steps)
+        kept[name] = with_unread(chosen, read, count)
         mask = Mask.of(network, unit, kept)
         params = mask.multiply(_refitted(network, mask, readers, targets.branch(), params, ridge))
     mask = Mask.of(network, unit, kept)
