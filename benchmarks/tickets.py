@@ -8,7 +8,8 @@ passes are one epoch of all 60,000). Steps were tuned on the validation part (do
 rule has its labels smoothed by that share. `read` counts the examples that checks pass, too. The searches without scores
 judge a mask on `--judged-on` examples, and get as many evaluations as `--passes` has room for; blocks have as many in a round,
 and as many rounds as that many examples can be passed in. Seconds are processor time.
-Rows that are in the folder already are not measured again; differences are paired over seeds.
+Rows that are in the folder already are not measured again. Behind a difference from "annealed", paired over seeds, stand its
+standard errors, over seeds and over seeds and images (`verdicts.py`).
 """
 
 import argparse
@@ -22,8 +23,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rows import Rows, settle
+from verdicts import cell, packed, unpacked, verdicts
 
-from annealsubnet import Mask, evaluate, examples, find_ticket
+from annealsubnet import Mask, examples, find_ticket
 from annealsubnet.examples.ticket_networks import ticket_network
 from annealsubnet.losses import cross_entropy, smoothed_cross_entropy
 from annealsubnet.networks import Network, as_network
@@ -78,6 +80,7 @@ FIELDS = (
     "accuracy",
     "held_in_loss",
     "seconds",
+    "right",
 )
 
 
@@ -118,7 +121,8 @@ def measure(options: argparse.Namespace, path: Path) -> None:
                     start = time.process_time()
                     mask, cost = found_by(method, traced, train, keep, passes, options, seed)
                     seconds = time.process_time() - start
-                    found = (*cost[:2], evaluate(traced, judge, mask).accuracy, cost[2], round(seconds, 2))
+                    right = verdicts(traced, mask.multiply(traced.params), judge)
+                    found = (*cost[:2], float(right.mean()), cost[2], round(seconds, 2), packed(right))
                     rows.append(dict(zip(FIELDS, (*key, *found), strict=True)))
 
 
@@ -152,7 +156,7 @@ def found_by(
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Mean accuracy in percent, and behind it the paired difference from the annealed masks with its standard error."""
+    """Mean accuracy in percent, and behind it the paired difference from the annealed masks with its standard errors."""
     lines = []
     for network, keep, shift in dict.fromkeys((row["network"], row["keep"], row["shift"]) for row in rows):
         mine = [row for row in rows if (row["network"], row["keep"], row["shift"]) == (network, keep, shift)]
@@ -166,14 +170,12 @@ def table(rows: list[dict[str, str]]) -> str:
 
 
 def _cell(rows: list[dict[str, str]], method: str, passes: float) -> str:
-    def by_seed(name: str) -> dict[str, float]:
-        return {r["seed"]: 100 * float(r["accuracy"]) for r in rows if r["method"] == name and float(r["passes"]) == passes}
+    def by_seed(name: str) -> dict[int, np.ndarray]:
+        here = (row for row in rows if row["method"] == name and float(row["passes"]) == passes)
+        return {int(row["seed"]): unpacked(row["right"]) for row in here}
 
-    ours, values = by_seed("annealed"), by_seed(method)
-    gaps = np.array([values[seed] - ours[seed] for seed in values if seed in ours])
-    error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else float("nan")
-    gap = "" if method == "annealed" or not len(gaps) else f" ({gaps.mean():+.2f} ± {error:.2f})"
-    return f"{np.mean(list(values.values())):.2f}{gap}" if values else "–"
+    values = by_seed(method)
+    return cell(values, values if method == "annealed" else by_seed("annealed")) if values else "–"
 
 
 def figure(rows: list[dict[str, str]], out: Path) -> None:
