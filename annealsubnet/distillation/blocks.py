@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from annealsubnet.batches import Batches, first_inputs, stream
 from annealsubnet.distillation.sums import Copies
 from annealsubnet.networks import Layer, Network, Params
+from annealsubnet.statistics.passes import one_example
 from annealsubnet.statistics.streams import accumulate, as_wide, check_statistics, chunk_size, chunks
 
 _CHUNK = 1024
@@ -263,8 +264,3 @@ def _largest(network: Network, layer: Layer) -> int:
         return records, layer.patches(records[layer.name][0])
 
     return max(array.size for array in jax.tree.leaves(jax.eval_shape(held, network.params, one_example(network))))
-
-
-def one_example(network: Network) -> jax.ShapeDtypeStruct:
-    """The shape of one example."""
-    return jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)

@@ -25,7 +25,6 @@ from annealsubnet.distillation.blocks import (
     follows,
     measure_matching,
     measure_signs,
-    one_example,
     pieces,
     reads_of,
 )
@@ -34,6 +33,7 @@ from annealsubnet.distillation.paths import copies_of, drop_unread, lay_paths
 from annealsubnet.distillation.sums import Sums, sums_of
 from annealsubnet.masks import Mask
 from annealsubnet.networks import Layer, Network, Params, as_network
+from annealsubnet.statistics.passes import one_example
 
 
 class Solve(Protocol):

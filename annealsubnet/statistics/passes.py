@@ -34,7 +34,7 @@ def num_outputs(network: Network) -> int:
     Raises:
         ValueError: if it does not return `[batch, outputs]`.
     """
-    outputs = jax.eval_shape(network.apply, network.params, _one(network))
+    outputs = jax.eval_shape(network.apply, network.params, one_example(network))
     if outputs.ndim != 2:
         raise ValueError(
             f"The network returns {outputs.shape[1:]} an example; the loss takes one vector of outputs an example: "
@@ -100,11 +100,11 @@ def backward_chunk(network: Network, *, most: int = 1024, loss: Loss | None = No
     def records(params: Params, inputs: jax.Array) -> Any:
         return network.run(params, inputs, record=network.layers)[1]
 
-    held = sum(prod(array.shape) for array in jax.tree.leaves(jax.eval_shape(records, network.params, _one(network))))
+    held = sum(prod(array.shape) for array in jax.tree.leaves(jax.eval_shape(records, network.params, one_example(network))))
     factors = 0 if loss is None or loss.curvature_products else num_outputs(network) ** 2
     return chunk_size(4 * (held + factors), most=most)
 
 
-def _one(network: Network) -> jax.ShapeDtypeStruct:
+def one_example(network: Network) -> jax.ShapeDtypeStruct:
     """The shape of one example."""
     return jax.ShapeDtypeStruct((1, *network.example.shape[1:]), network.example.dtype)
